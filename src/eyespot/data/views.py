@@ -1,0 +1,218 @@
+"""Views: the random crops and colours under which a picture is seen.
+
+The paper (EUPE, implementation details; A.6 of our notes) names random resized crop, horizontal flip, colour jitter,
+Gaussian blur and solarisation and gives no parameters. The defaults are ours: what DINOv2 does to its two global
+crops, with blur and solarisation at the mean of the two, and no greyscale, which the paper does not name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps, ImageStat
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as validated_dataclass
+from torch import Tensor
+
+from eyespot.data.randomness import Key, numpy_generator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+BLUR_REFERENCE = 224
+"""Side in pixels of the view in whose pixels `blur_sigma` is given (DINOv2's global crops)."""
+
+_CROP_TRIES = 10
+_CROP_DRAWS = 2 * _CROP_TRIES + 2  # areas, ratios, x and y
+_LUMA = np.array([0.299, 0.587, 0.114])
+_GREY = np.tile(_LUMA, (3, 1))
+_RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+
+
+@validated_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ViewConfig:
+    """How views are drawn. The defaults are ours, close to DINOv2's global crops."""
+
+    scale: tuple[float, float] = (0.32, 1.0)
+    """Smallest and largest share of the picture's area that a crop covers."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop, before it becomes square."""
+    flip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    jitter: Probability = 0.8
+    """Probability that the four colour changes below happen."""
+    brightness: Strength = 0.4
+    """Brightness is multiplied by a factor within 1 - this and 1 + this."""
+    contrast: Strength = 0.4
+    """Contrast is multiplied by a factor within 1 - this and 1 + this."""
+    saturation: Strength = 0.2
+    """Saturation is multiplied by a factor within 1 - this and 1 + this."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Hue is turned by at most this share of the colour circle, either way."""
+    grayscale: Probability = 0.0
+    """Probability that all colour is taken away."""
+    blur: Probability = 0.55
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels of a view of 224 (it grows with the view)."""
+    solarize: Probability = 0.1
+    """Probability that all values from 128 on are inverted."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"scale must be two shares of the area, 0 < smallest <= largest <= 1, not {self.scale}")
+        low, high = self.ratio
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"ratio must be two aspect ratios, 0 < smallest <= largest, not {self.ratio}")
+        low, high = self.blur_sigma
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"blur_sigma must be 0 < smallest <= largest, in pixels, not {self.blur_sigma}")
+        return self
+
+    @classmethod
+    def plain(cls) -> ViewConfig:
+        """No augmentation: the largest square in the middle of the picture, colours as they are."""
+        return cls(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0, blur=0, solarize=0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One drawn view: everything needed to see the picture that way again, at any size. `asdict` gives plain JSON.
+
+    Attributes:
+        box: left, top, right and bottom of the crop as shares of the picture's width and height, in [0, 1].
+        flip: whether it is mirrored horizontally.
+        brightness: factor, 1 changes nothing; likewise `contrast` and `saturation`.
+        hue: turn of the hue in shares of the circle, 0 changes nothing.
+        grayscale: whether colour is taken away.
+        blur_sigma: standard deviation in pixels of a view of 224, 0 for no blur.
+        solarize: whether values from 128 on are inverted.
+    """
+
+    box: tuple[float, float, float, float]
+    flip: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    grayscale: bool = False
+    blur_sigma: float = 0.0
+    solarize: bool = False
+
+
+def draw_view(config: ViewConfig, picture_size: tuple[int, int], *keys: Key) -> View:
+    """Draws a view: a pure function of its arguments.
+
+    Every parameter has its own places in one sequence of uniform numbers, so switching an option on or off leaves the
+    draws of the others as they were.
+
+    Args:
+        config: what may be drawn.
+        picture_size: (width, height) of the picture in pixels; only their ratio matters.
+        keys: what names the draw, e.g. seed, source, picture, number of the view.
+    """
+    uniform = numpy_generator("view", *keys).random(_CROP_DRAWS + 10)
+    # A new option takes further numbers at the end.
+    flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = uniform[
+        _CROP_DRAWS:
+    ].tolist()
+    jittered = jitter < config.jitter
+
+    def within(strength: float, number: float) -> float:
+        return strength * (2 * number - 1) if jittered else 0.0
+
+    low, high = config.blur_sigma
+    return View(
+        box=_draw_box(config, picture_size, uniform[:_CROP_DRAWS]),
+        flip=flip < config.flip,
+        brightness=1 + within(config.brightness, brightness),
+        contrast=1 + within(config.contrast, contrast),
+        saturation=1 + within(config.saturation, saturation),
+        hue=within(config.hue, hue),
+        grayscale=grayscale < config.grayscale,
+        blur_sigma=low + (high - low) * sigma if blur < config.blur else 0.0,
+        solarize=solarize < config.solarize,
+    )
+
+
+def apply_view(picture: Image.Image, view: View, size: int) -> Tensor:
+    """The picture under the view.
+
+    Crop and resize are one antialiased bicubic pass. Brightness, contrast, saturation, hue (turned about the grey axis
+    in YIQ) and greyscale, in this order, are one affine map of RGB, clipped once at its end; then blur, then
+    solarisation. That these are one map is ours, for speed.
+
+    Args:
+        picture: 8-bit RGB.
+        view: what `draw_view` drew for a picture of this shape.
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 tensor [3, size, size], RGB.
+    """
+    width, height = picture.size
+    left, top, right, bottom = view.box
+    box = (left * width, top * height, min(right * width, width), min(bottom * height, height))
+    seen = picture.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+    if view.flip:
+        seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    seen = _recolour(seen, view)
+    if view.blur_sigma:
+        seen = seen.filter(ImageFilter.GaussianBlur(view.blur_sigma * size / BLUR_REFERENCE))
+    if view.solarize:
+        seen = ImageOps.solarize(seen)
+    return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()
+
+
+def _draw_box(
+    config: ViewConfig, picture_size: tuple[int, int], uniform: np.ndarray
+) -> tuple[float, float, float, float]:
+    """A random resized crop: the first of ten drawn shapes that fits, else the largest allowed one, in the middle."""
+    aspect = picture_size[0] / picture_size[1]
+    area = config.scale[0] + (config.scale[1] - config.scale[0]) * uniform[:_CROP_TRIES]
+    log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
+    ratio = np.exp(log_low + (log_high - log_low) * uniform[_CROP_TRIES : 2 * _CROP_TRIES])
+    widths, heights = np.sqrt(area * ratio / aspect), np.sqrt(area * aspect / ratio)
+    fits = np.flatnonzero((widths <= 1) & (heights <= 1))
+    if fits.size:
+        width, height = float(widths[fits[0]]), float(heights[fits[0]])
+        x, y = uniform[2 * _CROP_TRIES :].tolist()
+    else:
+        nearest = min(max(aspect, config.ratio[0]), config.ratio[1])
+        width, height = min(1.0, nearest / aspect), min(1.0, aspect / nearest)
+        x = y = 0.5
+    left, top = x * (1 - width), y * (1 - height)
+    return (left, top, min(left + width, 1.0), min(top + height, 1.0))
+
+
+def _recolour(picture: Image.Image, view: View) -> Image.Image:
+    matrix, offset = np.eye(3) * view.brightness, np.zeros(3)
+    if view.contrast != 1:
+        grey = _LUMA @ matrix @ ImageStat.Stat(picture).mean
+        matrix, offset = matrix * view.contrast, offset + grey * (1 - view.contrast)
+    for change in _linear_changes(view):
+        matrix, offset = change @ matrix, change @ offset
+    if np.array_equal(matrix, np.eye(3)) and not offset.any():
+        return picture
+    rows = np.column_stack([matrix, offset])
+    return picture.convert("RGB", tuple(rows.ravel().tolist()))
+
+
+def _linear_changes(view: View) -> Iterator[np.ndarray]:
+    """The 3x3 maps of RGB for saturation, hue and greyscale, as far as the view has them."""
+    if view.saturation != 1:
+        yield np.eye(3) * view.saturation + _GREY * (1 - view.saturation)
+    if view.hue:
+        cosine, sine = math.cos(2 * math.pi * view.hue), math.sin(2 * math.pi * view.hue)
+        turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+        yield _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
+    if view.grayscale:
+        yield _GREY

@@ -1,0 +1,127 @@
+"""Encoder: the one interface between the house and every model that turns pictures into features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyespot.features import Features
+
+
+class Encoder(nn.Module, ABC):
+    """Pictures in, `Features` out.
+
+    `forward(images)` takes [B, 3, H, W] RGB **in [0, 1]**. The encoder normalises for itself, so that one batch can go
+    to several encoders with different statistics, and refuses what it would silently get wrong.
+
+    Attributes:
+        name: the spec it was loaded from, e.g. "timm/vit_tiny_patch16_dinov3_qkvb".
+        summary_dim: C, width of the summary.
+        patch_dim: D, width of the patch map.
+        stride: pixels of the input per patch.
+        native_size: (height, width) in pixels if the model takes only that, None for any multiple of `stride`.
+        default_size: (height, width) the model was made for; what to use when the user names no size.
+        license: licence identifier as its source states it, None if unknown.
+        lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
+
+    """
+
+    name: str
+    summary_dim: int
+    patch_dim: int
+    stride: int
+    native_size: tuple[int, int] | None
+    default_size: tuple[int, int]
+    license: str | None
+
+    def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.lineage: list[Any] = []
+        self._range_checked_on: torch.device | None = None
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, images: Tensor) -> Features:
+        """Encodes pictures.
+
+        Args:
+            images: [B, 3, H, W], RGB, floating point, values in [0, 1].
+
+        Raises:
+            ValueError: wrong rank, channels, type, value range, or a size that the model cannot take.
+
+        """
+        self.check(images)
+        return self._encode((images - self.mean) / self.std)
+
+    @abstractmethod
+    def _encode(self, images: Tensor) -> Features:
+        """Encodes pictures that are already normalised."""
+
+    def intermediates(self, images: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """Feature maps [B, D_i, h_i, w_i] after the blocks or stages `taps`, for recipes that look inside.
+
+        Raises:
+            NotImplementedError: the source of this encoder shows no inner layers.
+
+        """
+        raise NotImplementedError(f"{self.name}: this kind of encoder shows no inner layers")
+
+    def size_error(self, height: int, width: int) -> str | None:
+        """Why a picture of this size cannot be taken and what would be right, or None if it can."""
+        if self.native_size is not None:
+            if (height, width) == self.native_size:
+                return None
+            return f"takes {self.native_size[0]}x{self.native_size[1]} pictures only, got {height}x{width}"
+        if height % self.stride or width % self.stride or height == 0 or width == 0:
+            down = [max(self.stride, side // self.stride * self.stride) for side in (height, width)]
+            return (
+                f"needs sides that are multiples of {self.stride}, got {height}x{width}; {down[0]}x{down[1]} would do"
+            )
+        return None
+
+    def check(self, images: Tensor) -> None:
+        """Refuses pictures that would be silently misread; see `forward`.
+
+        On an accelerator the value range is looked at in the first batch only, because looking costs a device sync.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"{self.name}: expected RGB pictures [B, 3, H, W], got {tuple(images.shape)}; "
+                "turn greyscale pictures into RGB first (picture.convert('RGB'))"
+            )
+        if not images.is_floating_point():
+            raise ValueError(f"{self.name}: expected floats in [0, 1], got {images.dtype}; divide by 255")
+        problem = self.size_error(images.shape[2], images.shape[3])
+        if problem:
+            raise ValueError(f"{self.name} {problem}")
+        if torch.compiler.is_compiling():
+            return
+        if images.device.type == "cpu" or self._range_checked_on != images.device:
+            self._range_checked_on = images.device
+            self._check_range(images)
+
+    def _check_range(self, images: Tensor) -> None:
+        low, high = (float(value) for value in images.detach().aminmax())
+        if low >= -1e-3 and high <= 1 + 1e-3:
+            return
+        if not (low == low and high == high):
+            raise ValueError(f"{self.name}: the pictures hold NaN")
+        fix = (
+            "divide by 255"
+            if low >= 0 and high > 2
+            else "pass plain pictures; the encoder normalises for itself, so drop the Normalize transform"
+        )
+        raise ValueError(f"{self.name}: pictures must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {fix}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return self.mean.device

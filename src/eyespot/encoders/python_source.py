@@ -1,0 +1,48 @@
+"""`python/pkg.module:factory` or `python/path/to/file.py:factory`: an encoder of your own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from eyespot.encoders.base import Encoder
+
+
+def create_python_encoder(target: str, **options: Any) -> Encoder:
+    """Calls `factory(**options)`, which must return an `eyespot.Encoder`.
+
+    Args:
+        target: "pkg.module:factory", or "file.py:factory" with a relative or absolute path.
+        options: handed to the factory as they are.
+
+    Raises:
+        ValueError: no `:factory` in the target, or no such name in the module.
+        FileNotFoundError, ModuleNotFoundError: nothing to import there.
+        TypeError: what came back is not an Encoder.
+
+    """
+    place, colon, factory_name = target.rpartition(":")
+    if not colon:
+        raise ValueError(f"python/{target}: write python/pkg.module:factory or python/file.py:factory")
+    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    factory = getattr(module, factory_name, None)
+    if factory is None:
+        raise ValueError(f"python/{target}: {place} has no {factory_name!r}")
+    encoder = factory(**options)
+    if not isinstance(encoder, Encoder):
+        raise TypeError(f"python/{target}: the factory must return an eyespot.Encoder, it returned {type(encoder)}")
+    encoder.name = f"python/{target}"
+    return encoder
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"no Python file at {path}")
+    module_spec = importlib.util.spec_from_file_location(f"eyespot_user_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,145 @@
+"""`run/FOLDER`: models that eyespot saved, in timm's own hub layout, and the writer of such folders.
+
+A model folder holds `model.safetensors` (the bare backbone), `config.json` (what timm needs to build it, plus our own
+section) and, for what was distilled, `adapters.safetensors`: the adapter heads and standardizers into every teacher's
+space.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from eyespot.encoders.base import Encoder
+from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.files import atomic_path
+
+MODEL_FILE, CONFIG_FILE, ADAPTER_FILE = "model.safetensors", "config.json", "adapters.safetensors"
+
+
+def save_encoder(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    license: str | None = None,
+    adapters: dict[str, Tensor] | None = None,
+    details: dict[str, Any] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Writes an encoder as a model folder, all of it or nothing.
+
+    Args:
+        encoder: a timm encoder, or one whose `name` is a spec that builds it again (`python/...`).
+        folder: where to; replaced as a whole if it exists.
+        license: licence tag of the saved weights.
+        adapters: tensors of adapter heads and standardizers, by dotted name.
+        details: JSON-able facts to keep in the `eyespot` section of config.json.
+        card: text of the folder's README.md.
+
+    Raises:
+        ValueError: the encoder has no weights of its own to save (an ONNX file).
+
+    """
+    backbone = encoder.model if isinstance(encoder, TimmEncoder) else encoder
+    state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    if not state:
+        raise ValueError(f"{encoder.name} holds no weights that could be saved")
+    config = _timm_config(encoder, license) if isinstance(encoder, TimmEncoder) else {}
+    config["eyespot"] = {
+        "spec": encoder.name,
+        "license": license,
+        "summary_dim": encoder.summary_dim,
+        "patch_dim": encoder.patch_dim,
+        "stride": encoder.stride,
+        **(details or {}),
+    }
+    folder = Path(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file(state, temporary / MODEL_FILE, metadata={"format": "pt"})
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2))
+        if adapters:
+            cpu = {name: value.detach().cpu().contiguous() for name, value in adapters.items()}
+            save_file(cpu, temporary / ADAPTER_FILE, metadata={"format": "pt"})
+        if card:
+            (temporary / "README.md").write_text(card)
+    return folder
+
+
+def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) -> Encoder:
+    """Loads a model folder, a run folder (its student) or a stage folder (its model).
+
+    Raises:
+        FileNotFoundError: no model there; says what was looked for.
+        ValueError: the weights do not fit the model.
+
+    """
+    place = find_model_folder(folder)
+    config = json.loads((place / CONFIG_FILE).read_text())
+    encoder = _build(config, place)
+    backbone: nn.Module = encoder.model if isinstance(encoder, TimmEncoder) else encoder
+    file = Path(weights) if weights else place / MODEL_FILE
+    load_strictly(backbone, read_weights(file), str(file))
+    encoder.name = f"run/{folder}"
+    encoder.license = config["eyespot"].get("license")
+    encoder.lineage = config["eyespot"].get("teachers", [])
+    return encoder
+
+
+def load_adapters(folder: str | Path) -> dict[str, Tensor]:
+    """The adapter tensors saved with a model, by dotted name (`heads.TEACHER.summary...`, `standardizers...`).
+
+    Raises:
+        FileNotFoundError: that model was saved without adapters.
+
+    """
+    file = find_model_folder(folder) / ADAPTER_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"no adapter heads at {file}: this model was not distilled by eyespot")
+    return load_file(file)
+
+
+def find_model_folder(folder: str | Path) -> Path:
+    """Where in a model, run or stage folder the model lies.
+
+    Raises:
+        FileNotFoundError: nowhere.
+
+    """
+    folder = Path(folder)
+    for place in (folder, folder / "student", folder / "model"):
+        if (place / CONFIG_FILE).is_file():
+            return place
+    raise FileNotFoundError(
+        f"no model in {folder}: looked for {CONFIG_FILE} there, in student/ and in model/. "
+        "An absolute path is written run//path/to/folder; has the run finished?"
+    )
+
+
+def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
+    source = encoder.model.pretrained_cfg
+    kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size", "first_conv", "classifier")
+    pretrained_cfg: dict[str, Any] = {key: source[key] for key in kept if key in source}  # type: ignore[index, operator]
+    pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": 0, "license": license}
+    return {
+        "architecture": encoder.architecture,
+        "num_classes": 0,
+        "num_features": encoder.patch_dim,
+        "pretrained_cfg": pretrained_cfg,
+        "model_args": encoder.model_args,
+    }
+
+
+def _build(config: dict[str, Any], place: Path) -> Encoder:
+    if "eyespot" not in config:
+        raise ValueError(f"{place / CONFIG_FILE} was not written by eyespot; load it as timm/local-dir:{place}")
+    if "architecture" in config:
+        return create_timm_encoder(config["architecture"], pretrained=False, **config["model_args"])
+    from eyespot.encoders import load_encoder
+
+    return load_encoder(config["eyespot"]["spec"])

@@ -1,0 +1,102 @@
+"""Checkpoints: written as a whole or not at all, newest kept, and refused when they belong to something else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from eyespot.files import remove
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or does not belong to this training."""
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: `step-00000500.ckpt` files lie here; the number is the next step to do.
+        keep: how many of the newest to keep.
+
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def paths(self) -> list[Path]:
+        """Finished checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*.ckpt") if re.fullmatch(r"step-\d+\.ckpt", path.name))
+
+    @property
+    def last(self) -> Path | None:
+        """The newest finished checkpoint."""
+        paths = self.paths()
+        return paths[-1] if paths else None
+
+    def save(self, fabric: Fabric, step: int, state: dict[str, Any]) -> Path:
+        """Writes a checkpoint to a temporary name, renames it, and drops the oldest beyond `keep`.
+
+        Raises:
+            CheckpointError: it could not be written (disk full, say); names the last good one.
+
+        """
+        path = self.folder / f"step-{step:08d}.ckpt"
+        temporary = self.folder / f".{path.name}.tmp"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            fabric.save(temporary, {"format": FORMAT, "step": step, **state})
+        except (OSError, RuntimeError) as error:
+            remove(temporary)
+            raise CheckpointError(
+                f"could not write checkpoint {path} ({error}); is the disk full? Last good one: {self.last}. "
+                "Make room and run the same command again."
+            ) from error
+        if fabric.is_global_zero:
+            temporary.replace(path)
+            for old in self.paths()[: -self.keep]:
+                remove(old)
+        fabric.barrier()
+        return path
+
+    def load(self, fabric: Fabric, signature: dict[str, Any]) -> dict[str, Any] | None:
+        """The newest checkpoint, or None if there is none.
+
+        Args:
+            signature: what the training is; must equal what the checkpoint was written with.
+
+        Raises:
+            CheckpointError: it is unreadable or belongs to another configuration; shows the difference.
+
+        """
+        path = self.last
+        if path is None:
+            return None
+        try:
+            state: dict[str, Any] = fabric.load(path, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); delete it to go on from the one before") from error
+        if state.get("format") != FORMAT:
+            raise CheckpointError(f"{path} was written by another version of eyespot")
+        different = difference(state["signature"], signature)
+        if different:
+            raise CheckpointError(f"{path} belongs to another configuration:\n  " + "\n  ".join(different))
+        return state
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every entry in which two nested dicts differ, as "key: old -> new" lines."""
+    lines = []
+    for key in sorted({*old, *new}, key=str):
+        a, b = old.get(key, "absent"), new.get(key, "absent")
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return lines

@@ -1,0 +1,60 @@
+"""What the engine wants to know about a training, and about the machine it runs on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimConfig:
+    """One training: its length, batches, optimiser and schedule."""
+
+    steps: int = Field(ge=0)
+    """Optimiser steps; 0 leaves the stage out."""
+    batch_size: int = Field(gt=0)
+    """Pictures per optimiser step, over all processes and accumulated micro-batches."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW, reached after the warm-up."""
+    final_learning_rate: float = Field(default=0.0, ge=0)
+    """Where the cosine ends."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Decoupled weight decay; biases, norms and what the model's authors exclude get none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the whole gradient; None leaves it alone."""
+    accumulate: int = Field(default=1, gt=0)
+    """Micro-batches per optimiser step: less memory, same result."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the student, which then is the result; None for none."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EngineConfig:
+    """Where and how precisely a training runs, and what it writes while it does."""
+
+    accelerator: str = "auto"
+    """cpu, cuda, mps or auto."""
+    devices: int = Field(default=1, gt=0)
+    """Processes on this machine (DDP), one device each. Under torchrun, torchrun's numbers count."""
+    nodes: int = Field(default=1, gt=0)
+    """Machines."""
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    """bf16-mixed computes in bfloat16 where that is safe (losses are float32 always); 32-true in float32."""
+    log_every: int = Field(default=50, gt=0)
+    """Steps between two lines of metrics.jsonl; the only places where the host waits for the device."""
+    checkpoint_every: int = Field(default=500, gt=0)
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = Field(default=2, gt=0)
+    """Newest checkpoints to keep per stage."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside metrics.jsonl."""
+    progress: bool = True
+    """Show a progress bar."""

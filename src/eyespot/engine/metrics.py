@@ -1,0 +1,75 @@
+"""Metrics on the way: averaged on the device, read once per log line, kept as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eyespot.files import atomic_write_text
+
+
+class Meter:
+    """Collects the scalars of every step without reading them, so that the host never waits for the device."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+        self._names: list[str] = []
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        """Adds one step's scalars; every step has the same names."""
+        self._names = list(scalars)
+        self._rows.append(torch.stack([value.detach().float() for value in scalars.values()]))
+
+    def take(self) -> tuple[list[str], Tensor]:
+        """(names, values [steps, names]) since the last call, and forgets them. No device sync."""
+        rows, self._rows = torch.stack(self._rows), []
+        return self._names, rows
+
+
+class RunLog:
+    """Writes `metrics.jsonl`, the source of truth about a run (one JSON object per line, with `stage` and `step`), and
+    the same numbers for TensorBoard.
+
+    Opening it for a stage drops the lines of that stage after `from_step`, which a resumed run will write again, and a
+    last line that a kill has cut short.
+    """
+
+    def __init__(self, path: Path, stage: str, from_step: int, tensorboard: bool) -> None:
+        self.path = path
+        self.stage = stage
+        lines = read_metrics(path)
+        kept = [line for line in lines if line.get("stage") != stage or line.get("step", 0) <= from_step]
+        atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._board = _tensorboard(path.parent / "tensorboard" / stage, from_step) if tensorboard else None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends one line; it stands for everything up to `step`."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _tensorboard(folder: Path, from_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=from_step + 1)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All complete lines of a metrics file; none if it is not there."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

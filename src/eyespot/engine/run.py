@@ -1,0 +1,73 @@
+"""The run folder: what is decided once per run, and who may continue it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eyespot.engine.checkpoint import difference
+from eyespot.files import atomic_write_text
+
+CONFIG_FILE = "config.yaml"
+
+
+class RunMismatchError(RuntimeError):
+    """The folder holds a run of another configuration."""
+
+
+class RunFolder:
+    """`runs/NAME`: configuration, metrics, stages and the finished student (DESIGN: run folder).
+
+    Args:
+        path: the folder; made if it is not there.
+        config: the resolved configuration, JSON-able.
+        free: dotted names of entries that may change when a run is continued, because they do not touch its result.
+
+    Raises:
+        RunMismatchError: the folder holds a run with another configuration; shows every difference.
+        FileExistsError: the folder holds something else.
+
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+        self.path = Path(path)
+        file = self.path / CONFIG_FILE
+        if file.exists():
+            different = [
+                line
+                for line in difference(yaml.safe_load(file.read_text()), config)
+                if not line.startswith(tuple(free))
+            ]
+            if different:
+                raise RunMismatchError(
+                    f"{self.path} holds a run with another configuration:\n  "
+                    + "\n  ".join(different)
+                    + "\nChoose another --output, or give that run's configuration to continue it."
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise FileExistsError(f"{self.path} is not empty and holds no run; choose another --output")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Records the configuration; the folder is a run from here on."""
+        atomic_write_text(self.path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl of all stages."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    @property
+    def student(self) -> Path:
+        """Folder of the finished student."""
+        return self.path / "student"
+
+    def stage(self, name: str) -> Path:
+        """Folder of a stage; `model/` in it appears when the stage is finished."""
+        return self.path / name

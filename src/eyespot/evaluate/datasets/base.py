@@ -1,0 +1,188 @@
+"""What the protocols are given: pictures that can be had at any size, and their labels.
+
+Pixel coordinates are continuous everywhere: the top left corner of a picture is (0, 0), the centre of its first pixel
+(0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from eyespot.data.decode import decode_picture
+
+LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+CROP_SHARE = 224 / 256  # EUPE's k-NN transform: shorter side 256, centre crop 224
+
+
+class Pictures(Protocol):
+    """Pictures that can be read at any size, so that every encoder is served at its own from the original."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
+        """Pictures `start` to `stop` (exclusive) as float32 [n, 3, height, width] in [0, 1]."""
+        ...
+
+
+class TensorPictures:
+    """Pictures in memory: [N, 3, H, W], uint8 or floating point in [0, 1]; resized bilinearly with antialiasing."""
+
+    def __init__(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected pictures [N, 3, H, W], got {tuple(images.shape)}")
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
+        """See `Pictures.read`."""
+        images = self.images[start:stop]
+        images = images.float() if images.is_floating_point() else images.float() / 255
+        if tuple(images.shape[2:]) == size:
+            return images
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+class FilePictures:
+    """Picture files, decoded when they are read.
+
+    Args:
+        paths: the files.
+        crop: False squeezes the whole picture to the wanted size (bilinear, antialiased), so that labels of every
+            pixel stay in place. True keeps the proportions: the shorter side becomes 256/224 of the wanted size
+            (bicubic, antialiased), then the centre is cut out, as in EUPE's k-NN transform.
+    """
+
+    def __init__(self, paths: Sequence[Path], crop: bool = False) -> None:
+        self.paths = list(paths)
+        self.crop = crop
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
+        """See `Pictures.read`. A broken file raises the decoder's error, which names it."""
+        fit = _centre_crop if self.crop else _squeeze
+        pictures = [np.asarray(fit(decode_picture(path), size)) for path in self.paths[start:stop]]
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def _squeeze(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+
+
+def _centre_crop(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    scale = max(height / picture.height, width / picture.width) / CROP_SHARE
+    whole = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+    resized = picture.resize(whole, Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Pictures with one label each: int64 [N], -1 for a picture that the task leaves out."""
+
+    pictures: Pictures
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.pictures) != len(self.labels):
+            raise ValueError(f"{len(self.pictures)} pictures but {len(self.labels)} labels")
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """A training and a validation split with one set of classes."""
+
+    train: LabelledPictures
+    val: LabelledPictures
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class DensePictures:
+    """Pictures with a label map [H, W] each, at the label's own size, which may differ from picture to picture."""
+
+    pictures: Pictures
+    labels: LabelMaps
+
+    def __post_init__(self) -> None:
+        if len(self.pictures) != len(self.labels):
+            raise ValueError(f"{len(self.pictures)} pictures but {len(self.labels)} label maps")
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Label maps hold integers: a class in [0, classes) or `ignore`."""
+
+    train: DensePictures
+    val: DensePictures
+    classes: int
+    ignore: int = 255
+
+
+@dataclass(frozen=True)
+class DepthData:
+    """Label maps hold float32 metres; 0 where there is no measurement. The bins of the probe span [low, high]."""
+
+    train: DensePictures
+    val: DensePictures
+    low: float = 1e-3
+    high: float = 10.0
+
+
+@dataclass(frozen=True)
+class PointPair:
+    """True correspondences between two pictures.
+
+    Attributes:
+        source, target: index of the picture in `MatchingData.sources` and `.targets`.
+        source_points, target_points: [K, 2], (x, y) in pixels of a picture of size `MatchingData.size`.
+    """
+
+    source: int
+    target: int
+    source_points: Tensor
+    target_points: Tensor
+
+
+@dataclass(frozen=True)
+class MatchingData:
+    """Pairs of pictures; `size` is the (height, width) in whose pixels the points are given."""
+
+    sources: Pictures
+    targets: Pictures
+    pairs: Sequence[PointPair]
+    size: tuple[int, int]
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The picture files directly in `folder`, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` indices, evenly spread over the whole range."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    return [index * count // limit for index in range(limit)]
+
+
+class LayoutError(FileNotFoundError):
+    """A data set is not laid out as its reader expects; the message says what is missing and what was expected."""

@@ -1,0 +1,72 @@
+"""Features: the one thing that flows through the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder sees in a batch of pictures.
+
+    Attributes:
+        summary: [B, C], one vector per picture (class token or pooled map).
+        patches: [B, D, h, w], the dense feature map, row-major, origin top left. C and D may differ.
+
+    """
+
+    summary: Tensor
+    patches: Tensor
+
+    def __post_init__(self) -> None:
+        if self.summary.ndim != 2 or self.patches.ndim != 4:
+            raise ValueError(
+                "Features need a summary [B, C] and patches [B, D, h, w]; "
+                f"got {tuple(self.summary.shape)} and {tuple(self.patches.shape)}"
+            )
+        if len(self.summary) != len(self.patches):
+            raise ValueError(f"summary holds {len(self.summary)} pictures, patches {len(self.patches)}")
+
+    def __len__(self) -> int:
+        return len(self.summary)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the patch map."""
+        return (self.patches.shape[2], self.patches.shape[3])
+
+    @property
+    def tokens(self) -> Tensor:
+        """The patches as a sequence, [B, h*w, D], row-major."""
+        return self.patches.flatten(2).transpose(1, 2)
+
+    def resized(self, grid: tuple[int, int]) -> Features:
+        """The same features with the patch map resized to `grid` (rows, columns) by bicubic interpolation."""
+        return Features(self.summary, resize_map(self.patches, grid))
+
+    def float(self) -> Features:
+        """The same features in float32."""
+        return Features(self.summary.float(), self.patches.float())
+
+    def to(self, device: torch.device | str) -> Features:
+        """The same features on another device."""
+        return Features(self.summary.to(device), self.patches.to(device))
+
+    def __getitem__(self, which: slice | Tensor) -> Features:
+        """A selection of the pictures."""
+        return Features(self.summary[which], self.patches[which])
+
+
+def resize_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resizes a feature map [B, D, h, w] to `grid` by bicubic interpolation, in float32, back in its own dtype.
+
+    No antialiasing and no aligned corners: PyTorch's defaults, the reading of EUPE (A.5) that needs no further
+    assumption. A map that already has the grid is returned as it is.
+    """
+    if patches.shape[2:] == grid:
+        return patches
+    return F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False).to(patches.dtype)

@@ -1,0 +1,233 @@
+"""EUPE: many experts -> one large proxy -> one small student, at one resolution, then at several.
+
+"Efficient Universal Perception Encoder", arXiv 2603.22387, section 4. Three stages, each a feature distillation:
+
+1. scale up: the proxy learns from all teachers at once, each looking at its native size;
+2. scale down: the student learns from the frozen proxy alone, at one resolution;
+3. multi-resolution finetuning: student and proxy draw their resolutions independently in every step.
+
+Without a proxy (`proxy: null`) stage 2 distils the teachers straight into the student: the paper's direct baseline,
+the same Task with another committee.
+
+Ours, where the paper is silent: the proxy's architecture and stage 1's schedule (set by the presets); AdamW, short
+warm-up, cosine to zero; augmentation parameters; student and teachers see the same view; grids are matched after the
+adapter head; statistics take no more batches than the stage has steps.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from eyespot.data import DataConfig
+from eyespot.data.randomness import seed_everything
+from eyespot.distill.committee import Committee, load_committee
+from eyespot.distill.stage import StageConfig, StageRunner, StandardizerKind, lineage
+from eyespot.encoders import Encoder, load_encoder
+from eyespot.engine.config import STRICT, EngineConfig
+from eyespot.engine.run import RunFolder
+from eyespot.engine.trainer import start_fabric
+from eyespot.report.run import RunStory, write_run_report, write_student
+
+STAGE_1, STAGE_2, STAGE_3 = "stage-1-proxy", "stage-2-student", "stage-3-multires"
+
+RUNTIME_ONLY = (
+    "data.workers",
+    "data.keep_decoded",
+    "teacher_cache",
+    "engine.accelerator",
+    "engine.devices",
+    "engine.nodes",
+    "engine.log_every",
+    "engine.checkpoint_every",
+    "engine.keep_checkpoints",
+    "engine.tensorboard",
+    "engine.progress",
+)
+"""What may change when a run is continued."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StudentConfig:
+    """The compact encoder that the recipe makes."""
+
+    model: str = "timm/vit_tiny_patch16_dinov3_qkvb"
+    """Its spec; timm models start from random weights unless the spec says ?pretrained=true."""
+    start: str | None = None
+    """A finished stage 2 (run/RUN/stage-2-student) to begin with; leaves stage 2 out."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EupeConfig:
+    """Everything there is to decide about an EUPE run."""
+
+    teachers: list[str]
+    """Specs of the experts, e.g. onnx/depth.onnx timm/vit_base_patch16_dinov3.lvd1689m."""
+    data: DataConfig
+    """Pictures, without labels."""
+    proxy: str | None
+    """A model to train as proxy in stage 1 (timm/...), a finished proxy (run/...) that makes stage 1 unnecessary, or null
+    to distil the teachers straight into the student."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The student."""
+    stage1: StageConfig
+    """Teachers to proxy, scaling up."""
+    stage2: StageConfig
+    """Proxy to student, at one resolution."""
+    stage3: StageConfig
+    """Proxy to student, at several resolutions; steps: 0 leaves it out."""
+    standardizer: StandardizerKind = "channel"
+    """How teacher features are put on one scale."""
+    max_grid: int | None = None
+    """Largest side of the teachers' patch maps; finer ones are averaged down to it."""
+    teacher_cache: str | None = None
+    """Folder that keeps teacher features, to compute each only once; needs data.views."""
+    steps: int | None = None
+    """Overrides the steps of every stage that is not left out, and shortens warm-ups in proportion."""
+    seed: int = 0
+    """Names every random draw of the run; the pictures' order and views follow data.seed."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """Precision, devices, logging, checkpoints."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _plain_list_of_sources(cls, value: Any) -> Any:
+        return {"sources": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.teachers and not self.has_finished_proxy:
+            raise ValueError("teachers is empty: name the experts to distil, e.g. --teachers onnx/depth.onnx timm/NAME")
+        if self.teacher_cache is not None and self.data.views is None:
+            raise ValueError("teacher_cache needs a fixed number of views per picture: set data.views")
+        if self.student.start is None and self.stage2.steps == 0:
+            raise ValueError("stage2.steps is 0, but no finished stage 2 is given in student.start")
+        if self.student.start is not None and self.stage3.steps == 0:
+            raise ValueError("student.start leaves out stage 2 and stage3.steps is 0: nothing would be trained")
+        return self
+
+    @property
+    def has_finished_proxy(self) -> bool:
+        """Whether `proxy` names a finished one."""
+        return self.proxy is not None and self.proxy.startswith("run/")
+
+    def resolved(self) -> EupeConfig:
+        """The same configuration with `steps` written into the stages."""
+        if self.steps is None:
+            return self
+        stage1, stage2, stage3 = (_with_steps(stage, self.steps) for stage in (self.stage1, self.stage2, self.stage3))
+        return replace(self, steps=None, stage1=stage1, stage2=stage2, stage3=stage3)
+
+
+def distill(config: EupeConfig, output: str | Path) -> Path:
+    """Trains proxy and student, or continues where an earlier call with the same configuration stopped.
+
+    Args:
+        config: see `EupeConfig`; presets are in `presets/eupe/`.
+        output: the run folder.
+
+    Returns:
+        Folder of the student, ready for `load_encoder("run/...")` and timm.
+
+    Raises:
+        RunMismatchError: the folder holds a run of another configuration.
+
+    """
+    config = config.resolved()
+    fabric = start_fabric(config.engine)
+    run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
+    stages = StageRunner(
+        fabric, run.path, config.data, config.engine, config.standardizer, config.seed, config.teacher_cache
+    )
+    experts = load_committee(config.teachers, config.max_grid) if config.teachers else None
+    if fabric.is_global_zero:
+        run.write_config(as_plain(config))
+
+    # Stage 1, scaling up: the frozen experts teach one large proxy.
+    proxy: Encoder | None = None
+    if config.proxy is not None and not config.has_finished_proxy:
+        assert experts is not None
+        untrained = new_encoder(config.proxy, config.seed, "proxy")
+        proxy = load_encoder(f"run/{stages.run(STAGE_1, untrained, experts, config.stage1, cached=True)}")
+    elif config.proxy is not None:
+        proxy = load_encoder(config.proxy)
+
+    # Stage 2, scaling down at one resolution: the proxy alone teaches the student. Without a proxy, the experts do.
+    committee = Committee({"proxy": proxy}) if proxy else experts
+    assert committee is not None
+    start = config.student.start or config.student.model
+    student = new_encoder(start, config.seed, "student")
+    if config.student.start is None:
+        last = stages.run(STAGE_2, student, committee, config.stage2, cached=proxy is None)
+        student = load_encoder(f"run/{last}")
+
+    # Stage 3, several resolutions, drawn independently for student and proxy.
+    if config.stage3.steps > 0:
+        last = stages.run(STAGE_3, student, committee, config.stage3, cached=proxy is None)
+
+    if fabric.is_global_zero:
+        story = _story(config, stages, committee, experts, proxy, last)
+        write_student(run, last, story)
+        write_run_report(run, story)
+    fabric.barrier()
+    return run.student
+
+
+def new_encoder(spec: str, seed: int, role: str) -> Encoder:
+    """A model to train: with the weights that its spec names, else with random ones that follow from the seed.
+
+    Raises:
+        ValueError: an ONNX file, which cannot be trained.
+
+    """
+    seed_everything(seed, "init", role)
+    if spec.startswith("onnx/"):
+        raise ValueError(f"{spec}: an ONNX file can teach but not be trained; name a timm/ or python/ model")
+    if spec.startswith("timm/") and "pretrained=" not in spec:
+        return load_encoder(spec, pretrained=False)
+    return load_encoder(spec)
+
+
+def as_plain(config: EupeConfig) -> dict[str, Any]:
+    """The configuration as YAML would give it back."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def _story(
+    config: EupeConfig,
+    stages: StageRunner,
+    committee: Committee,
+    experts: Committee | None,
+    proxy: Encoder | None,
+    last: Path,
+) -> RunStory:
+    """What report and card tell."""
+    student = load_encoder(f"run/{last}")
+    teachers = lineage(committee)
+    side = max(config.stage2.student_sizes)
+    encoders = dict(experts.items()) if experts else {}
+    encoders |= {"proxy": proxy} if proxy else {}
+    names = ", ".join(teacher["name"].rpartition("/")[2] for teacher in teachers)
+    way = f"through the proxy {config.proxy}" if proxy else "directly"
+    return RunStory(
+        title=f"{config.student.model.removeprefix('timm/')}, distilled by EUPE",
+        summary=f"One encoder that learned from {len(teachers)} teachers ({names}), {way}, without labels.",
+        teachers=teachers,
+        data=config.data.sources,
+        config=as_plain(config),
+        encoders={**encoders, "student": student},
+        pictures=stages.sample_pictures(6, 2 * side),
+        sizes=dict.fromkeys([*encoders, "student"], 2 * side),
+        failures=stages.failures,
+    )
+
+
+def _with_steps(stage: StageConfig, steps: int) -> StageConfig:
+    if stage.steps == 0:
+        return stage
+    return replace(stage, steps=steps, warmup_steps=round(stage.warmup_steps * steps / stage.steps))

@@ -1,0 +1,126 @@
+"""The end of a run: the student's folder with its card, and the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from eyespot.encoders import load_adapters, load_encoder, save_encoder
+from eyespot.encoders.base import Encoder
+from eyespot.engine.run import RunFolder
+from eyespot.evaluate.results import ResultTable
+from eyespot.report.card import model_card
+from eyespot.report.curves import read_metrics, training_curves
+from eyespot.report.figures import PictureGrid
+from eyespot.report.html import Report, short_count
+from eyespot.report.licenses import hub_license, verdict
+from eyespot.report.machine import machine_info
+from eyespot.report.sheet import pca_columns
+from eyespot.report.teachers import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStory:
+    """What is to be told about a finished run.
+
+    Attributes:
+        title: heading of report and card.
+        summary: one or two sentences: what was distilled into what.
+        teachers: all that the student was learnt from, directly or through a proxy.
+        data: the training pictures, one phrase per source.
+        config: the resolved configuration.
+        encoders: label -> encoder, for PCA pictures; the colours of the others follow the last one, the student.
+        pictures: [B, 3, H, W] in [0, 1], for PCA pictures.
+        sizes: label -> input size for encoders that take any.
+        results: what was measured, if anything.
+        results_caption: on what.
+        failures: reason by name of pictures that could not be read.
+        notes: further remarks.
+    """
+
+    title: str
+    summary: str
+    teachers: Sequence[Teacher]
+    data: Sequence[str]
+    config: Mapping[str, Any]
+    encoders: Mapping[str, Encoder]
+    pictures: Tensor
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    results: ResultTable | None = None
+    results_caption: str = ""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
+    """Copies the model of the last stage to `student/`, with licence, card and adapter heads."""
+    encoder = load_encoder(f"run/{stage}")
+    judged = verdict(teacher["licence"] for teacher in story.teachers)
+    card = model_card(
+        encoder,
+        title=story.title,
+        summary=story.summary,
+        teachers=story.teachers,
+        results=story.results,
+        results_caption=story.results_caption,
+        data=story.data,
+        config_hash=hashlib.sha256(json.dumps(story.config, sort_keys=True).encode()).hexdigest()[:12],
+        machine=machine_info(),
+    )
+    return save_encoder(
+        encoder,
+        run.student,
+        license=hub_license(judged)["license"],
+        adapters=load_adapters(stage),
+        details={"teachers": list(story.teachers)},
+        card=card,
+    )
+
+
+def write_run_report(run: RunFolder, story: RunStory) -> Path:
+    """Writes `report.html`: headline, table, curves, PCA pictures, teachers, configuration, machine."""
+    label, student = list(story.encoders.items())[-1]
+    records = read_metrics(run.metrics)
+    seconds = sum(lines[-1].get("seconds", 0.0) for lines in records.values())
+    parameters = sum(weight.numel() for weight in student.parameters())
+    report = Report(
+        title=story.title,
+        summary=story.summary,
+        headline={
+            "student": getattr(student, "architecture", label),
+            "parameters": short_count(parameters),
+            "teachers": len(story.teachers),
+            "training": f"{seconds / 60:.1f} min",
+        },
+        table=story.results,
+        table_caption=story.results_caption,
+        curves=training_curves(records),
+        figures=[_pca_grid(story, label)] if len(story.pictures) else [],
+        teachers=story.teachers,
+        config_yaml=yaml.safe_dump(dict(story.config), sort_keys=False),
+        machine=machine_info(),
+        notes=story.notes,
+        failures=[f"{name}: {reason}" for name, reason in story.failures.items()],
+    )
+    report.write(run.report)
+    return run.report
+
+
+def _pca_grid(story: RunStory, student: str) -> PictureGrid:
+    with torch.inference_mode():
+        columns = pca_columns(story.encoders, story.pictures, story.sizes, align_to=student)
+    return PictureGrid(
+        title="What each encoder sees",
+        caption="Patch features of the same pictures, reduced to three principal components per encoder and shown as "
+        "colours. Colours are free up to a rotation; here they are turned towards the student's. Regions of one colour "
+        "are alike to that encoder.",
+        columns=columns,
+    )
