@@ -11,6 +11,7 @@ from eyespot.data.toybox import SHAPES, low_high, render
 from eyespot.data.toybox.place import CARD, SLOTS
 from eyespot.data.toybox.scenes import sample_scenes
 from eyespot.data.toybox.tracer import camera_rays, cast, lit
+from eyespot.data.toybox.truth import visible
 
 SIZE = 64
 SEEDS = range(40, 72)
@@ -246,12 +247,9 @@ def test_key_points_of_both_cameras_are_the_same_world_points(scenes):
     assert (first.keypoints - second.keypoints).norm(dim=-1)[both].mean() > 1
 
 
-def test_hidden_points_are_not_visible(scenes):
-    from eyespot.data.toybox.truth import visible
-
+def test_hidden_points_are_not_visible():
     world = sample_scenes(SEEDS)
-    centres = world.centre[:, :1] + torch.tensor([0.0, 0.0, 0.0])
-    assert not visible(world, centres, 0).any()
+    assert not visible(world, world.centre[:, :1], 0).any()
     assert not visible(world, torch.full((len(world), 1, 3), 50.0), 0).any()
 
 

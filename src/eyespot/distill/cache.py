@@ -111,12 +111,15 @@ class _Store:
         return torch.from_numpy(np.asarray(self.filled[rows.numpy()]) == 1)
 
     def write(self, rows: Tensor, features: Features) -> None:
-        if not features.summary.isfinite().all() or not features.patches.isfinite().all():
-            raise ValueError(f"teacher {self.setting['teacher']} gives NaN or infinite features")
-        summaries, patches = self._open(features)
+        half = Features(features.summary.half(), features.patches.half()).to("cpu")
+        if not half.summary.isfinite().all() or not half.patches.isfinite().all():
+            raise ValueError(
+                f"teacher {self.setting['teacher']} gives features that are NaN, infinite or beyond float16 (65504)"
+            )
+        summaries, patches = self._open(half)
         where = rows.numpy()
-        summaries[where] = features.summary.half().cpu().numpy()
-        patches[where] = features.patches.half().cpu().numpy()
+        summaries[where] = half.summary.numpy()
+        patches[where] = half.patches.numpy()
         self.filled[where] = 1
 
     def read(self, rows: Tensor) -> Features:
@@ -148,5 +151,5 @@ def _weights_hash(teacher: Encoder) -> str:
         digest.update(Path(file).read_bytes())
     for name, value in teacher.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -78,12 +79,13 @@ def load_committee(specs: Iterable[str], max_grid: int | None = None) -> Committ
 def short_names(specs: Iterable[str]) -> list[str]:
     """A short unique name for each spec: "onnx/a/depth.onnx" -> "depth", "run/runs/x/experts/what" -> "what"."""
     names: list[str] = []
+    taken = nn.ModuleDict()  # torch refuses modules named like its own attributes ("keys")
     for spec in specs:
         stem = spec.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
         stem = re.sub(r"\.onnx$", "", stem)
-        name = re.sub(r"[^0-9A-Za-z_-]+", "_", stem)
-        copies = sum(1 for other in names if re.fullmatch(rf"{re.escape(name)}(-\d+)?", other))
-        names.append(f"{name}-{copies + 1}" if copies else name)
+        base = re.sub(r"[^0-9A-Za-z_-]+", "_", stem)
+        numbered = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+        names.append(next(name for name in numbered if name not in names and not hasattr(taken, name)))
     return names
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.fabric import Fabric
 from pydantic import Field
@@ -19,9 +20,12 @@ from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, save_encoder
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
 from eyespot.engine.trainer import Trainer
-from eyespot.report.teachers import describe
+from eyespot.files import atomic_write_text
+from eyespot.report.teachers import Teacher, describe
 
 StandardizerKind = Literal["channel", "none", "ema", "phi_s"]
+
+FAILURES_FILE = "unreadable.json"
 
 
 @validated_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -62,7 +66,7 @@ class StageRunner:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        self._sources: list[PictureSource] | None = None
+        self._sources: dict[int, list[PictureSource]] = {}
         self.failures: dict[str, str] = {}
 
     def run(self, name: str, student: Encoder, committee: Committee, config: StageConfig, cached: bool = False) -> Path:
@@ -80,6 +84,7 @@ class StageRunner:
 
         """
         folder = self.folder / name
+        self.failures |= _read_failures(folder)
         if is_finished(folder):
             return folder
         loader = self._loader(committee, config)
@@ -107,8 +112,9 @@ class StageRunner:
             stage=name,
             seed=self.seed,
             signature={
-                "student": student.name,
-                "teachers": {name: teacher.name for name, teacher in committee.items()},
+                "student": self._place(student),
+                "teachers": {name: self._place(teacher) for name, teacher in committee.items()},
+                "teacher_features": "cached in float16" if use_cache else "live",
                 "standardizer": self.standardizer,
                 "precision": self.engine.precision,
                 "data": asdict(loader.config) | {"workers": None, "keep_decoded": None},
@@ -118,30 +124,34 @@ class StageRunner:
         self.failures |= loader.failures
         assert isinstance(trained, Encoder)
         if self.fabric.is_global_zero:
+            if loader.failures:
+                atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
             details = {"stage": name, "steps": config.steps, "teachers": lineage(committee)}
             save_encoder(trained, folder / "model", adapters=task.adapters(), details=details)
         self.fabric.barrier()
         return folder
 
     def sample_pictures(self, count: int, size: int) -> Tensor:
-        """The first pictures of the sources, uncropped but for their middle, as floats [count, 3, size, size] in [0, 1]."""
+        """The pictures of the first batch, without augmentation: floats [count, 3, size, size] in [0, 1]."""
         plain = replace(self.data, size=size, view=ViewConfig.plain(), workers=0)
-        loader = PictureLoader(plain, count, sources=self._sources)
+        loader = PictureLoader(plain, count, sources=next(iter(self._sources.values()), None))
         return loader.batch(0)["images"].float() / 255
 
     def _loader(self, committee: Committee, config: StageConfig) -> PictureLoader:
         """Views are made once per picture, as large as anybody in the stage looks at."""
-        wanted = [
-            max(teacher_size(teacher, size))
-            for _, teacher in committee.items()
-            for size in config.teacher_sizes or (None,)
-        ]
+        sides = config.teacher_sizes or (None,)
+        wanted = [max(teacher_size(teacher, side)) for _, teacher in committee.items() for side in sides]
         data = replace(self.data, size=max(*wanted, *config.student_sizes))
-        loader = PictureLoader(
-            data, config.batch_size, self.fabric.global_rank, self.fabric.world_size, sources=self._sources
-        )
-        self._sources = loader.sources
+        # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
+        # which stages ran before it in the same process.
+        known = self._sources.get(data.size)
+        loader = PictureLoader(data, config.batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
+        self._sources[data.size] = loader.sources
         return loader
+
+    def _place(self, encoder: Encoder) -> str:
+        """An encoder's name; without the run folder's own path, so that a run can be moved and continued."""
+        return encoder.name.replace(f"run/{self.folder}/", "run/")
 
     def _cached(self, committee: Committee, loader: PictureLoader) -> CachedCommittee:
         if self.data.views is None:
@@ -165,10 +175,17 @@ def is_finished(stage: Path) -> bool:
     return (stage / "model" / "config.json").is_file()
 
 
-def lineage(committee: Committee) -> list[dict[str, Any]]:
+def _read_failures(stage: Path) -> dict[str, str]:
+    """The unreadable pictures that a finished stage has met."""
+    file = stage / FAILURES_FILE
+    known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return known
+
+
+def lineage(committee: Committee) -> list[Teacher]:
     """The teachers that a student of this committee learns from, directly or through a proxy, with their licences."""
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, Teacher] = {}
     for _, teacher in committee.items():
-        entries = teacher.lineage or [dict(describe(teacher))]
+        entries = teacher.lineage or [describe(teacher)]
         known |= {entry["name"]: entry for entry in entries}
     return list(known.values())

@@ -155,13 +155,15 @@ class PhiStandardizer(Standardizer):
 
     def forward(self, values: Tensor) -> Tensor:
         """See `Standardizer.forward`."""
-        centred = (values.float() - _along(self.mean, values)).movedim(1, -1)
-        return (centred @ self.rotation.T / self.scale).movedim(-1, 1)
+        with torch.autocast(values.device.type, enabled=False):  # which would round the product to its own precision
+            centred = (values.float() - _along(self.mean, values)).movedim(1, -1)
+            return (centred @ self.rotation.T / self.scale).movedim(-1, 1)
 
     def inverse(self, values: Tensor) -> Tensor:
         """See `Standardizer.inverse`."""
-        rotated = values.float().movedim(1, -1) * self.scale @ self.rotation
-        return rotated.movedim(-1, 1) + _along(self.mean, values)
+        with torch.autocast(values.device.type, enabled=False):
+            rotated = values.float().movedim(1, -1) * self.scale @ self.rotation
+            return rotated.movedim(-1, 1) + _along(self.mean, values)
 
 
 STANDARDIZERS: dict[str, type[Standardizer]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.onnx_source import OnnxEncoder
@@ -53,6 +53,7 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{spec}: {error}") from error
+    encoder.name += _query(options)  # what tells it from the same model with other options
     return encoder.eval()
 
 
@@ -84,8 +85,20 @@ def _value(text: str) -> Any:
     return text
 
 
+def _query(options: dict[str, Any]) -> str:
+    """Options as written in a spec, the inverse of parsing them."""
+    texts = {key: _text(value) for key, value in options.items()}
+    return f"?{urlencode(texts, safe=',/:')}" if texts else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return ",".join(_text(part) for part in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _unknown(spec: str, prefix: str) -> str:
     near = difflib.get_close_matches(prefix, PREFIXES, n=1)
-    if near and "/" in spec:
+    if near and near[0] != prefix and "/" in spec:
         return f"{spec!r}: no source {prefix!r}; did you mean {near[0]}/...?"
     return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(PREFIXES.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -34,14 +35,14 @@ class Encoder(nn.Module, ABC):
     summary_dim: int
     patch_dim: int
     stride: int
-    native_size: tuple[int, int] | None
+    native_size: tuple[int, int] | None = None
     default_size: tuple[int, int]
-    license: str | None
+    license: str | None = None
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", _per_channel("mean", mean), persistent=False)
+        self.register_buffer("std", _per_channel("std", std), persistent=False)
         self.lineage: list[Any] = []
         self._range_checked_on: torch.device | None = None
 
@@ -112,8 +113,8 @@ class Encoder(nn.Module, ABC):
         low, high = (float(value) for value in images.detach().aminmax())
         if low >= -1e-3 and high <= 1 + 1e-3:
             return
-        if not (low == low and high == high):
-            raise ValueError(f"{self.name}: the pictures hold NaN")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{self.name}: the pictures hold NaN or infinite values")
         fix = (
             "divide by 255"
             if low >= 0 and high > 2
@@ -125,3 +126,10 @@ class Encoder(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the encoder computes."""
         return self.mean.device
+
+
+def _per_channel(name: str, values: Sequence[float]) -> Tensor:
+    tensor = torch.tensor(values, dtype=torch.float32)
+    if tensor.shape != (3,):
+        raise ValueError(f"{name} takes three numbers, one per channel; got {values!r}")
+    return tensor.view(1, 3, 1, 1)

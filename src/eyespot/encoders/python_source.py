@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,7 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
     Raises:
         ValueError: no `:factory` in the target, or no such name in the module.
         FileNotFoundError, ModuleNotFoundError: nothing to import there.
-        TypeError: what came back is not an Encoder.
+        TypeError: what came back is not an Encoder, or one that does not state its widths, stride and default size.
 
     """
     place, colon, factory_name = target.rpartition(":")
@@ -34,6 +36,9 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
     encoder = factory(**options)
     if not isinstance(encoder, Encoder):
         raise TypeError(f"python/{target}: the factory must return an eyespot.Encoder, it returned {type(encoder)}")
+    missing = [name for name in ("summary_dim", "patch_dim", "stride", "default_size") if not hasattr(encoder, name)]
+    if missing:
+        raise TypeError(f"python/{target}: set {', '.join(missing)} on the encoder, see eyespot.Encoder")
     encoder.name = f"python/{target}"
     return encoder
 
@@ -41,8 +46,13 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no Python file at {path}")
-    module_spec = importlib.util.spec_from_file_location(f"eyespot_user_{path.stem}", path)
+    module_spec = importlib.util.spec_from_file_location(_module_name(path), path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses and pickle look a class's module up there
     module_spec.loader.exec_module(module)
     return module
+
+
+def _module_name(path: Path) -> str:
+    return "eyespot_user" + re.sub(r"\W", "_", str(path.resolve()))

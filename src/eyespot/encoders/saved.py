@@ -52,6 +52,7 @@ def save_encoder(
     config = _timm_config(encoder, license) if isinstance(encoder, TimmEncoder) else {}
     config["eyespot"] = {
         "spec": encoder.name,
+        "channels_last": getattr(encoder, "channels_last", False),
         "license": license,
         "summary_dim": encoder.summary_dim,
         "patch_dim": encoder.patch_dim,
@@ -126,12 +127,16 @@ def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
     kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size", "first_conv", "classifier")
     pretrained_cfg: dict[str, Any] = {key: source[key] for key in kept if key in source}  # type: ignore[index, operator]
     pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": 0, "license": license}
+    model_args = dict(encoder.model_args)
+    if model_args.get("dynamic_img_size") and pretrained_cfg.get("fixed_input_size"):
+        # timm reads such a folder as of free size, and would stretch the position embedding to its own default size
+        model_args.setdefault("img_size", list(encoder.default_size))
     return {
         "architecture": encoder.architecture,
         "num_classes": 0,
         "num_features": encoder.patch_dim,
         "pretrained_cfg": pretrained_cfg,
-        "model_args": encoder.model_args,
+        "model_args": model_args,
     }
 
 
@@ -139,7 +144,14 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
     if "eyespot" not in config:
         raise ValueError(f"{place / CONFIG_FILE} was not written by eyespot; load it as timm/local-dir:{place}")
     if "architecture" in config:
-        return create_timm_encoder(config["architecture"], pretrained=False, **config["model_args"])
+        cfg = config["pretrained_cfg"]
+        return create_timm_encoder(
+            config["architecture"],
+            pretrained=False,
+            channels_last=config["eyespot"].get("channels_last", False),
+            pretrained_cfg=cfg,
+            **config["model_args"],
+        )
     from eyespot.encoders import load_encoder
 
     return load_encoder(config["eyespot"]["spec"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 
 from eyespot.files import remove
@@ -49,26 +51,36 @@ class Checkpoints:
         """
         path = self.folder / f"step-{step:08d}.ckpt"
         temporary = self.folder / f".{path.name}.tmp"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            fabric.save(temporary, {"format": FORMAT, "step": step, **state})
-        except (OSError, RuntimeError) as error:
-            remove(temporary)
-            raise CheckpointError(
-                f"could not write checkpoint {path} ({error}); is the disk full? Last good one: {self.last}. "
-                "Make room and run the same command again."
-            ) from error
         if fabric.is_global_zero:
-            temporary.replace(path)
+            try:
+                self._write(temporary, {"format": FORMAT, "step": step, **state})
+                temporary.replace(path)
+            except (OSError, RuntimeError) as error:
+                remove(temporary)
+                raise CheckpointError(
+                    f"could not write checkpoint {path} ({error}); is the disk full? "
+                    f"Last good one: {self.last or 'none yet'}. Make room and run the same command again."
+                ) from error
             for old in self.paths()[: -self.keep]:
                 remove(old)
         fabric.barrier()
         return path
 
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        # Not fabric.save: it collects the file in memory and in the system's folder for temporary files first.
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left_by_a_kill in self.folder.glob(".step-*.tmp"):
+            remove(left_by_a_kill)
+        with open(path, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+
     def load(self, fabric: Fabric, signature: dict[str, Any]) -> dict[str, Any] | None:
         """The newest checkpoint, or None if there is none.
 
         Args:
+            fabric: reads the file.
             signature: what the training is; must equal what the checkpoint was written with.
 
         Raises:
@@ -81,7 +93,9 @@ class Checkpoints:
         try:
             state: dict[str, Any] = fabric.load(path, weights_only=True)
         except Exception as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); delete it to go on from the one before") from error
+            raise CheckpointError(
+                f"{path} cannot be read ({type(error).__name__}); delete it to go on from the one before"
+            ) from error
         if state.get("format") != FORMAT:
             raise CheckpointError(f"{path} was written by another version of eyespot")
         different = difference(state["signature"], signature)

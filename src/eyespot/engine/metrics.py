@@ -47,13 +47,31 @@ class RunLog:
         self._board = _tensorboard(path.parent / "tensorboard" / stage, from_step) if tensorboard else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends one line; it stands for everything up to `step`."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        """Appends one line; it stands for everything up to `step`.
+
+        Raises:
+            OSError: it could not be written (disk full, say).
+
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: metrics cannot be written. Make room and run the same command again; it continues "
+                "from the last checkpoint",
+                str(self.path),
+            ) from error
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self._board:
+            self._board.close()
 
 
 def _tensorboard(folder: Path, from_step: int) -> Any:

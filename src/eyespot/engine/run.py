@@ -27,7 +27,7 @@ class RunFolder:
 
     Raises:
         RunMismatchError: the folder holds a run with another configuration; shows every difference.
-        FileExistsError: the folder holds something else.
+        FileExistsError: the folder holds something else, or is a file.
 
     """
 
@@ -35,19 +35,18 @@ class RunFolder:
         self.path = Path(path)
         file = self.path / CONFIG_FILE
         if file.exists():
-            different = [
-                line
-                for line in difference(yaml.safe_load(file.read_text()), config)
-                if not line.startswith(tuple(free))
-            ]
+            lines = difference(yaml.safe_load(file.read_text(encoding="utf-8")), config)
+            different = [line for line in lines if line.partition(":")[0] not in free]
             if different:
                 raise RunMismatchError(
                     f"{self.path} holds a run with another configuration:\n  "
                     + "\n  ".join(different)
                     + "\nChoose another --output, or give that run's configuration to continue it."
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise FileExistsError(f"{self.path} is not empty and holds no run; choose another --output")
+        elif self.path.is_file():
+            raise FileExistsError(f"{self.path} is a file; --output must name a folder")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Records the configuration; the folder is a run from here on."""
@@ -62,6 +61,11 @@ class RunFolder:
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
+
+    @property
+    def results(self) -> Path:
+        """The table of what was measured, as JSON."""
+        return self.path / "results.json"
 
     @property
     def student(self) -> Path:

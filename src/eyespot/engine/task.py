@@ -12,7 +12,7 @@ Batch = Mapping[str, Any]
 
 
 class Task(nn.Module, ABC):
-    """Owns students, frozen teachers, heads, standardizers and losses; answers one question: given a batch, which losses?
+    """Owns students, frozen teachers, heads, standardizers and losses; answers one question: a batch, which losses?
 
     What is trained is every parameter with `requires_grad`; what is saved is the whole state but the frozen parts.
     """

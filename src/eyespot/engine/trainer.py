@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from eyespot.data.randomness import seed_everything
 from eyespot.engine.checkpoint import Checkpoints
 from eyespot.engine.config import EngineConfig, OptimConfig
-from eyespot.engine.divergence import refuse_divergence
+from eyespot.engine.divergence import refuse_broken_weights, refuse_divergence
 from eyespot.engine.interrupt import Interrupt
 from eyespot.engine.metrics import Meter, RunLog
 from eyespot.engine.optim import learning_rate, make_optimizer
@@ -46,6 +47,7 @@ def start_fabric(engine: EngineConfig) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=engine.accelerator,
         devices=devices,
@@ -91,7 +93,9 @@ class Trainer:
         self.fabric, self.data, self.optim, self.engine = fabric, data, optim, engine
         self.folder, self.metrics_path, self.stage, self.seed = folder, metrics_path, stage, seed
         self.task = task.to(fabric.device)
-        self.signature = _plain({**(signature or {}), "optim": asdict(optim), "pictures": data.fingerprint()})
+        self.signature = _plain(
+            {**(signature or {}), "seed": seed, "optim": asdict(optim), "pictures": data.fingerprint()}
+        )
         self.checkpoints = Checkpoints(folder / "checkpoints", engine.keep_checkpoints)
         self.optimizer: Any = make_optimizer(task, optim)
         self.students = nn.ModuleDict(dict(task.students))
@@ -142,16 +146,29 @@ class Trainer:
                 meter.add(self._train_step(next(batches)))
                 self.step += 1
                 bar.step()
-                save = interrupt.requested or self._is_due(self.engine.checkpoint_every)
-                if save or self._is_due(self.engine.log_every):
+                save = self._is_due(self.engine.checkpoint_every)
+                log_now = save or self._is_due(self.engine.log_every)
+                stop = self._agree_to_stop(interrupt.requested, log_now)
+                if log_now or stop:
                     line = self._measure(meter)
                     bar.note(self.step, line["loss"], line["pictures_per_second"])
                     if log:
                         log.write(self.step, line)
-                if save:
+                if save or stop:
                     self._save()
-                if interrupt.requested:
+                if stop:
                     raise KeyboardInterrupt(f"stopped at step {self.step}; the same command continues")
+        if log:
+            log.close()
+
+    def _agree_to_stop(self, wanted: bool, log_now: bool) -> bool:
+        """Whether every process is to stop after this step."""
+        if self.fabric.world_size == 1:
+            return wanted
+        if not log_now:  # asking the others is a device sync, so it waits for a log line
+            return False
+        wishes = self.fabric.all_reduce(torch.tensor(float(wanted), device=self.fabric.device), reduce_op="sum")
+        return bool(wishes)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.optim.steps
@@ -193,7 +210,15 @@ class Trainer:
         means = self.fabric.all_reduce(rows.mean(0), reduce_op="mean")
         assert isinstance(means, Tensor)
         values = dict(zip(names, means.tolist(), strict=True))
-        refuse_divergence(values, rows, self.step, self.data, self.folder, self.checkpoints.last)
+        refuse_divergence(
+            values,
+            rows,
+            step=self.step,
+            data=self.data,
+            folder=self.folder,
+            process=self.fabric.global_rank,
+            last_good=self.checkpoints.last,
+        )
         now = time.monotonic()
         elapsed, self._mark = now - self._mark, now
         pictures, self._marked_step = (self.step - self._marked_step) * self.optim.batch_size, self.step
@@ -206,10 +231,12 @@ class Trainer:
         }
 
     def _save(self) -> None:
+        trained = self.task.trained_state()
+        refuse_broken_weights(trained, self.step, self.checkpoints.last)
         state = {
             "signature": self.signature,
             "seconds": self.seconds,
-            "task": self.task.trained_state(),
+            "task": trained,
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
         }

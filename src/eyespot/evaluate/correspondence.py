@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,38 +13,38 @@ from eyespot.evaluate.datasets.base import MatchingData
 from eyespot.evaluate.extract import FeatureBank
 from eyespot.evaluate.probe import sample
 
-CELLS = 64
+CELLS = 48
 
 
 @torch.inference_mode()
 def match(source: Tensor, target: Tensor, points: Tensor, size: tuple[int, int], cells: int = CELLS) -> Tensor:
     """Where the points of one picture lie in another, by cosine similarity.
 
-    The source map is sampled bilinearly at each point. The target map is upsampled bilinearly to a grid with `cells`
-    cells along the longer side, the same for every encoder whatever its stride (never below its own grid), and each
-    point goes to the centre of the most similar cell.
+    The source map is sampled bilinearly at each point. Between the centres of the target's patches the map is
+    interpolated bilinearly at steps of a whole fraction of a patch, chosen such that every encoder, whatever its
+    stride, is searched at about `cells` places along the longer side of its grid. Each point goes to the most similar
+    place.
 
     Args:
         source: [D, h, w], patches of the one.
         target: [D, h', w'], patches of the other.
         points: [K, 2], (x, y) in pixels of the source.
         size: (height, width) in pixels of both pictures.
-        cells: see above.
+        cells: see above; never fewer than one place per patch.
 
     Returns:
         [K, 2] float32, (x, y) in pixels of the target.
     """
-    height, width = size
-    scale = torch.tensor([width, height], dtype=torch.float32)
-    longer = max(height, width)
-    rows = max(round(cells * height / longer), target.shape[1])
-    columns = max(round(cells * width / longer), target.shape[2])
-    fine = F.interpolate(target[None].float(), size=(rows, columns), mode="bilinear", align_corners=False)[0]
+    scale = torch.tensor([size[1], size[0]], dtype=torch.float32)
     wanted = sample(source[None].float(), (points.float() / scale * 2 - 1)[None])[0]
-    similarity = F.normalize(wanted, dim=0).T @ F.normalize(fine.flatten(1), dim=0)
-    best = similarity.argmax(dim=1)
-    cell = torch.stack([best % columns, best // columns], dim=1) + 0.5
-    return cell / torch.tensor([columns, rows]) * scale
+    rows, columns = target.shape[1:]
+    steps = max(1, math.ceil(cells / max(rows, columns)))
+    fine_size = ((rows - 1) * steps + 1, (columns - 1) * steps + 1)
+    fine = F.interpolate(target[None].float(), size=fine_size, mode="bilinear", align_corners=True)[0].flatten(1)
+    # The source's own norm scales all similarities of a point alike, so it cannot move the maximum.
+    best = (wanted.T @ fine / fine.norm(dim=0).clamp(min=1e-12)).argmax(dim=1)
+    place = torch.stack([best % fine_size[1], best // fine_size[1]], dim=1) / steps + 0.5
+    return place / torch.tensor([columns, rows]) * scale
 
 
 def pck(

@@ -58,7 +58,7 @@ def train_probe(
     """Trains `head` in place; leaves it in eval mode.
 
     The loss of a step is taken at pixels drawn at random, where the output is interpolated bilinearly, instead of at
-    every pixel of the upsampled output: the same loss in expectation, at a cost that does not grow with the labels.
+    every pixel of the upsampled output: an estimate of the same loss, at a cost that does not grow with the labels.
 
     Args:
         head: [b, D, h, w] patches to an output map [b, K, h, w].
@@ -90,7 +90,7 @@ def train_probe(
         optimizer.step()
         schedule.step()
     if not value.isfinite():
-        raise FloatingPointError(f"the probe's loss became {float(value)}; lower its learning rate")
+        raise FloatingPointError(f"the probe's loss became {value.item()}; lower its learning rate")
     head.eval()
 
 

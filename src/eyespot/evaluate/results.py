@@ -114,7 +114,6 @@ class ResultTable:
     def print(self, detailed: bool = False, console: Console | None = None) -> None:
         """Prints the table for people, the best of each column in bold; arrows say which end is good."""
         columns = self.shown(detailed)
-        console = console or Console()
         table = Table(box=SIMPLE_HEAD)
         table.add_column("model", overflow="fold", min_width=16)
         for column in columns:
@@ -122,12 +121,17 @@ class ResultTable:
         for model in self.rows:
             name = model.replace("[", "\\[")
             table.add_row(name, *(self._cell(model, column, "[bold]", "[/bold]") for column in columns))
-        # A log file has no width of its own; there, no column is squeezed.
-        console.print(table, width=None if console.is_terminal else LOG_WIDTH, crop=False)
+        (console or _default_console()).print(table)
 
     def _cell(self, model: str, column: Column, before: str, after: str) -> str:
         text = column.metric.format(self.rows[model].get(column.key))
         return f"{before}{text}{after}" if model in self.best(column) else text
+
+
+def _default_console() -> Console:
+    """The terminal; a log file has no width of its own, and there no column need be squeezed."""
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)
 
 
 def _title(column: Column, joint: str) -> str:

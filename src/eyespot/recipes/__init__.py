@@ -1,0 +1,84 @@
+"""Recipes: one published method each, end to end. `RECIPES` says which there are and how far each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One method of the house.
+
+    Attributes:
+        name: as on the command line.
+        about: one line.
+        paper: where it was published.
+        module: where it is built; None if it is not built yet.
+        config: name of its configuration class in that module.
+    """
+
+    name: str
+    about: str
+    paper: str
+    module: str | None = None
+    config: str = ""
+
+    @property
+    def status(self) -> str:
+        """Either "working" or "planned"."""
+        return "working" if self.module else "planned"
+
+    @property
+    def config_class(self) -> Any:
+        """The configuration class."""
+        return getattr(self._loaded, self.config)
+
+    @property
+    def distill(self) -> Callable[[Any, str | Path], Path]:
+        """Trains: (configuration, run folder) -> the student's folder."""
+        function: Callable[[Any, str | Path], Path] = self._loaded.distill
+        return function
+
+    @property
+    def _loaded(self) -> Any:
+        if self.module is None:
+            raise ValueError(f"the recipe {self.name!r} is planned, not built yet; `eyespot recipes` shows which are")
+        return import_module(self.module)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "eupe",
+            "a committee of encoders -> a large proxy -> a compact encoder",
+            "EUPE, arXiv 2603.22387",
+            "eyespot.recipes.eupe",
+            "EupeConfig",
+        ),
+        Recipe(
+            "sak", "a committee of encoders -> a multi-task model that keeps each one's bias", "SAK, arXiv 2410.14633"
+        ),
+        Recipe(
+            "vanilla_kd",
+            "a classifier -> a compact classifier, plain logits, long schedule",
+            "VanillaKD, arXiv 2305.15781",
+        ),
+        Recipe("ofa_kd", "a classifier -> a compact classifier of another family", "OFA-KD, arXiv 2310.19444"),
+        Recipe("ghostnet_v3", "a classifier -> a re-parameterised compact CNN", "GhostNetV3, arXiv 2404.11202"),
+        Recipe("cdfkd_mfs", "several classifiers, no data -> one multi-header classifier", "CDFKD-MFS"),
+        Recipe("devit", "a large ViT -> several small ViTs on several devices", "DeViT"),
+        Recipe("mahppo", "a network and a radio link -> a split-inference plan", "MAHPPO"),
+        Recipe("adem_vl", "an encoder and a language model -> a vision-language model", "ADEM-VL, arXiv 2410.17779"),
+        Recipe("delvm", "picture sequences -> an autoregressive vision model", "DeLVM, arXiv 2402.04841"),
+        Recipe(
+            "sam_diffsr",
+            "a segmenter at training time -> a super-resolution diffusion model",
+            "SAM-DiffSR, arXiv 2402.17133",
+        ),
+    )
+}

@@ -17,11 +17,12 @@ adapter head; statistics take no more batches than the stage has steps.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
 from eyespot.data import DataConfig
@@ -32,6 +33,8 @@ from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.trainer import start_fabric
+from eyespot.evaluate import ResultTable
+from eyespot.files import atomic_write_text
 from eyespot.report.run import RunStory, write_run_report, write_student
 
 STAGE_1, STAGE_2, STAGE_3 = "stage-1-proxy", "stage-2-student", "stage-3-multires"
@@ -71,8 +74,8 @@ class EupeConfig:
     data: DataConfig
     """Pictures, without labels."""
     proxy: str | None
-    """A model to train as proxy in stage 1 (timm/...), a finished proxy (run/...) that makes stage 1 unnecessary, or null
-    to distil the teachers straight into the student."""
+    """A model to train as proxy in stage 1 (timm/...), a finished proxy (run/...) that makes stage 1 unnecessary, or
+    null to distil the teachers straight into the student."""
     student: StudentConfig = field(default_factory=StudentConfig)
     """The student."""
     stage1: StageConfig
@@ -99,12 +102,14 @@ class EupeConfig:
     def _plain_list_of_sources(cls, value: Any) -> Any:
         return {"sources": value} if isinstance(value, list) else value
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def checked(self) -> Self:
+        """The configuration itself, if it makes a whole run.
+
+        Raises:
+            ValueError: it does not; says what is missing.
+        """
         if not self.teachers and not self.has_finished_proxy:
             raise ValueError("teachers is empty: name the experts to distil, e.g. --teachers onnx/depth.onnx timm/NAME")
-        if self.teacher_cache is not None and self.data.views is None:
-            raise ValueError("teacher_cache needs a fixed number of views per picture: set data.views")
         if self.student.start is None and self.stage2.steps == 0:
             raise ValueError("stage2.steps is 0, but no finished stage 2 is given in student.start")
         if self.student.start is not None and self.stage3.steps == 0:
@@ -124,12 +129,15 @@ class EupeConfig:
         return replace(self, steps=None, stage1=stage1, stage2=stage2, stage3=stage3)
 
 
-def distill(config: EupeConfig, output: str | Path) -> Path:
+def distill(
+    config: EupeConfig, output: str | Path, measure: Callable[[dict[str, Encoder]], ResultTable] | None = None
+) -> Path:
     """Trains proxy and student, or continues where an earlier call with the same configuration stopped.
 
     Args:
         config: see `EupeConfig`; presets are in `presets/eupe/`.
         output: the run folder.
+        measure: called with the finished models by name; its table goes into results.json, card and report.
 
     Returns:
         Folder of the student, ready for `load_encoder("run/...")` and timm.
@@ -138,7 +146,7 @@ def distill(config: EupeConfig, output: str | Path) -> Path:
         RunMismatchError: the folder holds a run of another configuration.
 
     """
-    config = config.resolved()
+    config = config.checked().resolved()
     fabric = start_fabric(config.engine)
     run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
     stages = StageRunner(
@@ -171,7 +179,9 @@ def distill(config: EupeConfig, output: str | Path) -> Path:
         last = stages.run(STAGE_3, student, committee, config.stage3, cached=proxy is None)
 
     if fabric.is_global_zero:
-        story = _story(config, stages, committee, experts, proxy, last)
+        story = _story(config, stages, committee, experts, proxy, last, measure)
+        if story.results is not None:
+            atomic_write_text(run.results, story.results.to_json())
         write_student(run, last, story)
         write_run_report(run, story)
     fabric.barrier()
@@ -205,13 +215,15 @@ def _story(
     experts: Committee | None,
     proxy: Encoder | None,
     last: Path,
+    measure: Callable[[dict[str, Encoder]], ResultTable] | None,
 ) -> RunStory:
-    """What report and card tell."""
+    """What report and card tell, measured first."""
     student = load_encoder(f"run/{last}")
     teachers = lineage(committee)
     side = max(config.stage2.student_sizes)
     encoders = dict(experts.items()) if experts else {}
     encoders |= {"proxy": proxy} if proxy else {}
+    encoders["student"] = student
     names = ", ".join(teacher["name"].rpartition("/")[2] for teacher in teachers)
     way = f"through the proxy {config.proxy}" if proxy else "directly"
     return RunStory(
@@ -220,9 +232,10 @@ def _story(
         teachers=teachers,
         data=config.data.sources,
         config=as_plain(config),
-        encoders={**encoders, "student": student},
+        encoders=encoders,
         pictures=stages.sample_pictures(6, 2 * side),
-        sizes=dict.fromkeys([*encoders, "student"], 2 * side),
+        sizes=dict.fromkeys(encoders, 2 * side),
+        results=measure(encoders) if measure else None,
         failures=stages.failures,
     )
 

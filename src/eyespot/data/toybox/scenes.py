@@ -122,8 +122,7 @@ class Draws:
             raise ValueError(f"a scene needs more than {DRAWS} draws: raise DRAWS")
         block = self.numbers[:, self.used : self.used + count].reshape(-1, *shape)
         self.used += count
-        scaled: Floats = low + (high - low) * block
-        return scaled
+        return low + (high - low) * block
 
     def integers(self, count: int, *shape: int) -> Ints:
         """[B, *shape] integers in [0, count)."""
@@ -131,7 +130,7 @@ class Draws:
 
     def signs(self, *shape: int) -> Floats:
         """[B, *shape] of -1 and 1."""
-        return self.integers(2, *shape) * 2.0 - 1.0
+        return np.where(self.uniform(0, 1, *shape) < 0.5, -1.0, 1.0)
 
 
 def sample_scenes(seeds: Sequence[int]) -> World:

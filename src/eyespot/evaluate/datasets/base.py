@@ -22,6 +22,7 @@ from eyespot.data.decode import decode_picture
 LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+EXIF_ORIENTATION = 0x0112
 CROP_SHARE = 224 / 256  # EUPE's k-NN transform: shorter side 256, centre crop 224
 
 
@@ -173,6 +174,13 @@ class MatchingData:
 def list_pictures(folder: Path) -> list[Path]:
     """The picture files directly in `folder`, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture file after its EXIF rotation, without decoding it."""
+    with Image.open(path) as picture:
+        turned = picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (picture.height, picture.width) if turned else (picture.width, picture.height)
 
 
 def spread(count: int, limit: int | None) -> list[int]:

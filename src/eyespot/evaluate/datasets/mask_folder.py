@@ -16,6 +16,7 @@ from eyespot.evaluate.datasets.base import (
     SegmentationData,
     list_pictures,
     spread,
+    upright_size,
 )
 
 EXPECTED = "expected FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png"
@@ -60,10 +61,11 @@ def _read_mask(picture: Path) -> Tensor:
     path = picture.parents[1] / "annotations" / f"{picture.stem}.png"
     if not path.is_file():
         raise LayoutError(f"no mask {path} for {picture.name}; {EXPECTED}")
-    with Image.open(picture) as image, Image.open(path) as mask:
-        if image.size != mask.size:
+    width, height = upright_size(picture)
+    with Image.open(path) as mask:
+        if mask.size != (width, height):
             raise ValueError(
-                f"{path}: the mask is {mask.width}x{mask.height}, its picture {image.width}x{image.height}; "
+                f"{path}: the mask is {mask.width}x{mask.height}, its picture {width}x{height}; "
                 "they must be of one size"
             )
         values = np.asarray(mask)

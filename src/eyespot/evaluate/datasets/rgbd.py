@@ -21,6 +21,7 @@ from eyespot.evaluate.datasets.base import (
     PointPair,
     list_pictures,
     spread,
+    upright_size,
 )
 from eyespot.evaluate.geometry import covisible_points
 
@@ -146,9 +147,10 @@ def _read_depth(colour: Path) -> Tensor:
     path = _beside(colour, "depth.png")
     if not path.is_file():
         raise LayoutError(f"no {path}; {EXPECTED}")
-    with Image.open(colour) as picture, Image.open(path) as depth:
-        if picture.size != depth.size:
-            raise ValueError(f"{path}: depth is {depth.size}, the colour picture {picture.size}; register them first")
+    size = upright_size(colour)
+    with Image.open(path) as depth:
+        if depth.size != size:
+            raise ValueError(f"{path}: depth is {depth.size}, the colour picture {size}; register them first")
         millimetres = np.asarray(depth).astype(np.int64)
     if millimetres.ndim != 2:
         raise ValueError(f"{path}: depth must have a single channel, got {millimetres.shape}")

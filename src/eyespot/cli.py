@@ -1,0 +1,264 @@
+"""The command line: parses, calls the Python API, prints. Every verb is one call of the same name."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import eyespot
+
+DEFAULT_PRESET = "laptop"
+
+
+def distill(arguments: Sequence[str]) -> None:
+    """Train a student by a recipe; the same command again continues an interrupted run.
+
+    eyespot distill eupe [--preset P ... | --config FILE] --teachers SPEC ... --data SOURCE ... --output RUN
+    """
+    from eyespot.recipes import RECIPES
+    from eyespot.recipes.presets import build, preset_names, read_settings
+
+    parser = argparse.ArgumentParser("eyespot distill", add_help=False, allow_abbrev=False)
+    parser.add_argument("recipe", choices=[name for name, recipe in RECIPES.items() if recipe.module])
+    parser.add_argument("--preset", nargs="+")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--output", type=Path)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _say(distill.__doc__ or "")
+        _say(
+            "Recipes: "
+            + ", ".join(parser._actions[0].choices or [])
+            + ". `eyespot distill RECIPE --help` shows all settings."
+        )
+        return
+    known, rest = parser.parse_known_args(arguments)
+    recipe = RECIPES[known.recipe]
+    presets = known.preset or ([] if known.config else [DEFAULT_PRESET])
+    settings = read_settings(recipe.name, presets, known.config)
+    source = " + ".join([*presets, *([str(known.config)] if known.config else [])])
+    base = build(recipe.config_class, settings, source)
+    config = tyro.cli(
+        recipe.config_class,
+        prog=f"eyespot distill {recipe.name}",
+        description=f"{recipe.about} ({recipe.paper}). Beside the settings below: --output RUN (the run folder), "
+        f"--preset {{{', '.join(preset_names(recipe.name))}}} (several are laid over one another; default "
+        f"{DEFAULT_PRESET}), --config FILE (a YAML file as `eyespot recipes {recipe.name}` prints it).",
+        default=base,
+        args=_as_tyro_wants(rest),
+    )
+    if known.output is None:
+        raise ValueError("--output RUN is missing: name the folder of the run")
+    # Once more through pydantic, because tyro builds the class field by field.
+    student = recipe.distill(build(recipe.config_class, asdict(config), "settings"), known.output)
+    _say(f"\nThe student is in {student}, the report in {known.output / 'report.html'}.")
+    _say(f'Use it: eyespot.load_encoder("run/{known.output}")')
+
+
+def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
+    """`--data A B` is short for `--data.sources A B`; null and none both mean None."""
+    renamed = {"--data": "--data.sources"}
+    return ["None" if word in ("null", "none") else renamed.get(word, word) for word in arguments]
+
+
+def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, preset: str = DEFAULT_PRESET) -> None:
+    """Show which recipes there are, or one recipe's full configuration as YAML.
+
+    Args:
+        name: the recipe whose configuration to print.
+        preset: which of its presets.
+    """
+    import yaml
+
+    from eyespot.recipes import RECIPES
+    from eyespot.recipes.presets import build, preset_names, read_settings
+
+    if name is None:
+        table = Table("recipe", "what goes into what", "paper", "status", "presets")
+        for recipe in RECIPES.values():
+            presets = ", ".join(preset_names(recipe.name)) if recipe.module else ""
+            table.add_row(recipe.name, recipe.about, recipe.paper, recipe.status, presets)
+        Console().print(table)
+        return
+    recipe = RECIPES[_nearest(name, RECIPES, "recipe")]
+    config = build(recipe.config_class, read_settings(recipe.name, [preset]), preset)
+    print(yaml.safe_dump(_lists(asdict(config)), sort_keys=False), end="")
+
+
+def quickstart(output: Path = Path("runs/quickstart"), preset: Literal["full", "short"] = "full") -> None:
+    """Run the whole pipeline on the built-in toybox: experts, proxy, student, evaluation, report. No data needed.
+
+    Args:
+        output: the run folder.
+        preset: full takes up to ten minutes on two cores, short about two.
+    """
+    from eyespot.quickstart import quickstart as run
+
+    table = run(output, preset)
+    table.print()
+    _say(f"\nReport: {output / 'report.html'}   student: {output / 'student'}")
+
+
+def visualize(
+    model: Annotated[str, tyro.conf.Positional],
+    images: Annotated[list[Path], tyro.conf.Positional],
+    models: list[str] | None = None,
+    output: Path = Path("features.png"),
+    size: int = 448,
+) -> None:
+    """Show what encoders see: patch features of pictures as PCA colours, in one PNG sheet.
+
+    Args:
+        model: the encoder, e.g. run/runs/quickstart.
+        images: picture files.
+        models: further encoders, a column each.
+        output: the PNG file.
+        size: shorter side in pixels for encoders that take any size.
+    """
+    from eyespot.report import visualize_files
+
+    _say(f"written: {visualize_files([model, *(models or [])], images, output, size)}")
+
+
+def evaluate(
+    models: Annotated[list[str], tyro.conf.Positional],
+    tasks: list[str] | None = None,
+    data: list[str] | None = None,
+    size: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+) -> None:
+    """Measure frozen encoders on tasks; one table, a row per model.
+
+    Args:
+        models: specs, e.g. run/runs/quickstart onnx/depth.onnx.
+        tasks: which protocols; all that the data allow by default.
+        data: toybox (default), or TASK=FOLDER for each task, e.g. knn=/data/flowers segmentation=/data/camvid.
+        size: input side in pixels for encoders that take any; their own default otherwise.
+        limit: at most this many pictures per split, for a quick look.
+        seed: names every random draw.
+        output: folder for results.json, results.csv and results.md.
+    """
+    from eyespot.evaluate import evaluate as run
+    from eyespot.evaluate.tasks import DEFAULT_TASKS
+    from eyespot.files import atomic_write_text
+
+    by_task = dict(entry.split("=", 1) for entry in data or [] if "=" in entry)
+    plain = [entry for entry in data or [] if "=" not in entry]
+    if len(plain) > 1 or (plain and by_task):
+        raise ValueError("--data takes one source for all tasks, or TASK=FOLDER for each")
+    chosen = tasks or list(by_task) or list(DEFAULT_TASKS)
+    console = Console(stderr=True)
+    with console.status("evaluating") as status:
+        table = run(
+            models,
+            chosen,
+            by_task or (plain[0] if plain else "toybox"),
+            size,
+            limit,
+            seed,
+            progress=lambda what, done, total: status.update(f"[{done}/{total}] {escape(what)}"),
+        )
+    table.print()
+    if output is not None:
+        for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
+            atomic_write_text(output / f"results.{suffix}", text)
+        _say(f"written: {output}/results.json, .csv, .md")
+
+
+def toybox(output: Path = Path("toybox.png"), count: int = 24, size: int = 128, first: int = 0) -> None:
+    """Draw a contact sheet of toybox scenes with their ground truth.
+
+    Args:
+        output: the PNG file.
+        count: how many scenes.
+        size: pixels per side of each.
+        first: seed of the first scene.
+    """
+    from eyespot.data.toybox import contact_sheet
+
+    contact_sheet(output, seeds=range(first, first + count), size=size)
+    _say(f"written: {output}")
+
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart,
+    "recipes": recipes,
+    "distill": distill,
+    "evaluate": evaluate,
+    "visualize": visualize,
+    "toybox": toybox,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `eyespot` command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        _usage()
+        return
+    if words[0] in ("--version", "-V"):
+        print(eyespot.__version__)
+        return
+    try:
+        verb = VERBS[_nearest(words[0], VERBS, "verb")]
+        if verb is distill:
+            distill(words[1:])
+        else:
+            tyro.cli(verb, prog=f"eyespot {words[0]}", args=words[1:])
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "stopped", 130)
+    except (ValueError, OSError, RuntimeError, ImportError, TypeError) as error:
+        if "EYESPOT_DEBUG" in __import__("os").environ:
+            raise
+        _fail(f"{error}", 1)
+
+
+def _usage() -> None:
+    _say(f"eyespot {eyespot.__version__}: several large vision models in, one small universal encoder out.\n")
+    for name, verb in VERBS.items():
+        _say(f"  eyespot {name:<11} {(verb.__doc__ or '').strip().splitlines()[0]}")
+    _say("\n`eyespot VERB --help` explains a verb. Models are named by source:")
+    from eyespot.encoders import PREFIXES
+
+    for line in PREFIXES.values():
+        _say(f"  {line}")
+
+
+def _nearest(word: str, known: Any, kind: str) -> str:
+    if word in known:
+        return word
+    near = difflib.get_close_matches(word, known, n=1)
+    raise ValueError(
+        f"no {kind} {word!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+    )
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _say(text: str) -> None:
+    print(text)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"eyespot: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The whole pipeline on the built-in toybox: no network, no data, no weights needed.
+
+Three experts learn different things, a proxy learns from all three, a student learns from the proxy (stages 2 and 3),
+and a second student of the same size learns straight from the experts for the same number of steps. All of them are
+measured on the same five tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from eyespot.encoders import Encoder, load_encoder
+from eyespot.engine.config import OptimConfig
+from eyespot.engine.run import RunFolder
+from eyespot.engine.trainer import start_fabric
+from eyespot.evaluate import ResultTable, evaluate
+from eyespot.evaluate.datasets import ToyboxConfig
+from eyespot.quickstart.experts import EXPERTS, Lessons, train_expert
+from eyespot.recipes.eupe import RUNTIME_ONLY, EupeConfig, as_plain, distill, new_encoder
+from eyespot.recipes.presets import build, read_settings
+
+EXPERT_MODEL = "timm/resnet10t?channels=32,64,128,256&output_stride=8"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long a quickstart takes."""
+
+    scenes: int
+    expert_steps: int
+    shorten: float
+    test_scenes: int
+
+
+SIZES = {"full": Size(3000, 500, 1.0, 500), "short": Size(600, 60, 0.1, 100)}
+PICTURE = 64
+
+
+def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> ResultTable:
+    """Trains, measures and reports; the same call again continues where an earlier one stopped.
+
+    Args:
+        output: the run folder: experts/, direct/ (the student without a proxy), the stages, student/, report.html.
+        preset: "full" or "short".
+        seed: of everything.
+
+    Returns:
+        The table: experts, proxy, students and the untrained student on five tasks.
+    """
+    size, output, say = SIZES[preset], Path(output), Console(stderr=True).print
+    config = quickstart_config(output, size, seed)
+    fabric = start_fabric(config.engine)
+    run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
+    if fabric.is_global_zero:
+        run.write_config(as_plain(config))
+
+    say(f"[bold]1/5[/bold] three experts learn from {size.scenes} toybox scenes: {', '.join(EXPERTS)}")
+    optim = OptimConfig(steps=size.expert_steps, batch_size=64, learning_rate=2e-3, warmup_steps=20, weight_decay=0.02)
+    lessons = Lessons(size.scenes, PICTURE, 64, seed, fabric.global_rank, fabric.world_size)
+    for name in EXPERTS:
+        train_expert(fabric, name, EXPERT_MODEL, lessons, optim, config.engine, output, seed)
+
+    say("[bold]2/5[/bold] a student learns straight from the three experts, for comparison")
+    direct = load_encoder(f"run/{distill(direct_config(config), output / 'direct')}")
+
+    say("[bold]3/5[/bold] EUPE: the proxy learns from the experts, the student from the proxy, then at several sizes")
+
+    def measure(made: dict[str, Encoder]) -> ResultTable:
+        say("[bold]4/5[/bold] all of them on five tasks")
+        untrained = new_encoder(config.student.model, seed, "student").eval()
+        models = {**made, "student, direct": direct, "student, untrained": untrained}
+        scenes = ToyboxConfig(2 * size.test_scenes, size.test_scenes, min(200, size.test_scenes), PICTURE)
+        return evaluate(models, data=scenes, size=PICTURE)
+
+    distill(config, output, measure)
+    say(f"[bold]5/5[/bold] report: {run.report}")
+    return ResultTable.from_json(run.results.read_text())
+
+
+def quickstart_config(output: Path, size: Size, seed: int) -> EupeConfig:
+    """The preset `quickstart` with this run's experts, scenes and length."""
+    settings = read_settings("eupe", ["quickstart"])
+    settings["teachers"] = [f"run/{output / 'experts' / name}" for name in EXPERTS]
+    settings["data"]["sources"] = [f"toybox:{size.scenes}@{settings['data']['size']}"]
+    settings["seed"] = seed
+    config = build(EupeConfig, settings, "quickstart")
+    stages = {
+        name: replace(
+            stage, steps=round(stage.steps * size.shorten), warmup_steps=round(stage.warmup_steps * size.shorten)
+        )
+        for name, stage in (("stage1", config.stage1), ("stage2", config.stage2), ("stage3", config.stage3))
+    }
+    return replace(config, stage1=stages["stage1"], stage2=stages["stage2"], stage3=stages["stage3"])
+
+
+def direct_config(config: EupeConfig) -> EupeConfig:
+    """The same student, straight from the experts, with the steps of stages 2 and 3 together."""
+    steps = config.stage2.steps + config.stage3.steps
+    return replace(
+        config,
+        proxy=None,
+        stage2=replace(config.stage2, steps=steps, teacher_sizes=config.stage1.teacher_sizes),
+        stage3=replace(config.stage3, steps=0),
+    )

@@ -1,0 +1,324 @@
+"""The EUPE recipe: stages chained, left out when their result is given, and what a run leaves behind."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
+from eyespot import load_encoder
+from eyespot.engine.metrics import read_metrics
+from eyespot.engine.run import RunMismatchError
+from eyespot.engine.trainer import Trainer
+from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, as_plain, distill, new_encoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures (one of them broken) and teachers."""
+    folder = tmp_path_factory.mktemp("eupe")
+    write_pictures(folder / "pictures")
+    (folder / "pictures/broken.png").write_bytes(b"no picture")
+    write_teachers(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A finished run of all three stages."""
+    distill(tiny_config(folder), folder / "run")
+    return folder / "run"
+
+
+def stages_trained(run: Path) -> dict[str, int]:
+    steps: dict[str, int] = {}
+    for line in read_metrics(run / "metrics.jsonl"):
+        steps[line["stage"]] = line["step"]
+    return steps
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a step was trained")
+
+    monkeypatch.setattr(Trainer, "_train_step", refuse)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+# The whole run
+
+
+def test_three_stages_and_their_teachers(run: Path) -> None:
+    assert stages_trained(run) == {STAGE_1: 4, STAGE_2: 4, STAGE_3: 4}
+    terms = {
+        stage: {name for line in read_metrics(run / "metrics.jsonl") if line["stage"] == stage for name in line}
+        for stage in (STAGE_1, STAGE_2, STAGE_3)
+    }
+    assert {"what/summary", "what/patch", "where/summary", "where/patch", "loss"} < terms[STAGE_1]
+    assert {"proxy/summary", "proxy/patch", "loss"} < terms[STAGE_2]
+    assert "what/summary" not in terms[STAGE_2] | terms[STAGE_3]
+
+
+def test_folder_holds_what_the_design_says(run: Path) -> None:
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    stages = {f"{stage}/{name}" for stage in (STAGE_1, STAGE_2, STAGE_3) for name in ("model/model.safetensors",)}
+    student = {f"student/{name}" for name in ("model.safetensors", "config.json", "README.md", "adapters.safetensors")}
+    assert {"config.yaml", "metrics.jsonl", "report.html"} | stages | student <= files
+    assert all(list((run / stage / "checkpoints").glob("step-*.ckpt")) for stage in (STAGE_1, STAGE_2, STAGE_3))
+    assert not [name for name in files if name.endswith(".tmp")]
+
+
+def test_student_is_the_last_stage(run: Path) -> None:
+    assert weights(run / "student").keys() == weights(run / STAGE_3 / "model").keys()
+    torch.testing.assert_close(weights(run / "student"), weights(run / STAGE_3 / "model"), rtol=0, atol=0)
+    for before, after in ((STAGE_1, STAGE_2), (STAGE_2, STAGE_3)):
+        left, right = (load_file(run / stage / "model/model.safetensors") for stage in (before, after))
+        assert not torch.equal(left["blocks.0.attn.qkv.weight"], right["blocks.0.attn.qkv.weight"])
+
+
+def test_student_loads_as_a_run_and_in_timm_with_equal_outputs(run: Path, tmp_path: Path, images: Tensor) -> None:
+    ours = load_encoder(f"run/{run}")
+    shutil.copytree(run / "student", tmp_path / "elsewhere")  # it stands for itself
+    moved = load_encoder(f"run/{tmp_path / 'elsewhere'}")
+    plain = timm.create_model(f"local-dir:{tmp_path / 'elsewhere'}", pretrained=True).eval()
+    with torch.inference_mode():
+        features = ours(images)
+        assert torch.equal(moved(images).patches, features.patches)
+        normalised = (images - ours.mean) / ours.std
+        tokens = plain.forward_features(normalised)
+        assert torch.equal(tokens[:, plain.num_prefix_tokens :], features.tokens)
+        assert torch.equal(plain.forward_head(tokens, pre_logits=True), features.summary)
+    config = plain.pretrained_cfg
+    assert torch.equal(ours.mean.flatten(), torch.tensor(config["mean"]))
+    assert torch.equal(ours.std.flatten(), torch.tensor(config["std"]))
+
+
+def test_adapters_are_saved_with_their_teachers_widths(run: Path) -> None:
+    proxy = load_file(run / STAGE_1 / "model/adapters.safetensors")
+    assert proxy["heads.what.patch.3.weight"].shape == (6, 16)
+    assert proxy["heads.where.summary.0.weight"].shape == (16, 64)
+    assert proxy["standardizers.what.summary.mean"].shape == (4,)
+    student = load_file(run / "student/adapters.safetensors")
+    assert {name.split(".")[1] for name in student} == {"proxy"}
+    assert all(value.isfinite().all() for value in (*proxy.values(), *student.values()))
+
+
+def test_lineage_and_licences_reach_the_student_through_the_proxy(run: Path) -> None:
+    for place in (f"{STAGE_1}/model", f"{STAGE_2}/model", f"{STAGE_3}/model", "student"):
+        teachers = json.loads((run / place / "config.json").read_text())["eyespot"]["teachers"]
+        assert [teacher["name"].rpartition(":")[2] for teacher in teachers] == ["what", "where"], place
+        assert [teacher["licence"] for teacher in teachers] == ["mit", "cc-by-nc-4.0"], place
+    card = (run / "student/README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-nc-4.0"
+    assert "may not be used commercially" in card
+    assert "teachers.py:what" in card and "teachers.py:where" in card
+    assert load_encoder(f"run/{run}").license == "cc-by-nc-4.0"
+
+
+def test_report_tells_the_run(run: Path) -> None:
+    report = (run / "report.html").read_text()
+    assert "distilled by EUPE" in report
+    assert report.count("data:image/") + report.count("<svg") >= 3
+    assert all(name in report for name in (STAGE_1, STAGE_2, STAGE_3, "cc-by-nc-4.0", "broken.png"))
+
+
+def test_config_is_complete_and_makes_the_same_configuration(folder: Path, run: Path) -> None:
+    config = tiny_config(folder)
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert stored == as_plain(config)
+    assert TypeAdapter(EupeConfig).validate_python(stored) == config
+    assert stored["stage2"]["final_learning_rate"] == 0.0  # defaults filled in
+
+
+# The same command again
+
+
+def test_finished_run_is_not_trained_again(folder: Path, run: Path, no_training: None) -> None:
+    before, metrics = model_bytes(run), (run / "metrics.jsonl").read_bytes()
+    assert distill(tiny_config(folder), run) == run / "student"
+    assert model_bytes(run) == before
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    assert "broken.png" in (run / "report.html").read_text()  # met by an earlier process
+
+
+def test_settings_that_do_not_touch_the_result_may_change(folder: Path, run: Path, no_training: None) -> None:
+    engine = {"log_every": 7, "checkpoint_every": 9, "keep_checkpoints": 1}
+    distill(tiny_config(folder, data={"workers": 2, "keep_decoded": True}, engine=engine), run)
+
+
+def test_another_configuration_is_refused_with_every_difference(folder: Path, run: Path) -> None:
+    other = tiny_config(folder, seed=1, stage2={"learning_rate": 1.0}, data={"view": {"flip": 0.0}})
+    before = (run / "config.yaml").read_bytes()
+    with pytest.raises(RunMismatchError) as refused:
+        distill(other, run)
+    shown = str(refused.value).splitlines()[1:-1]
+    assert shown == ["  data.view.flip: 0.5 -> 0.0", "  seed: 0 -> 1", "  stage2.learning_rate: 0.002 -> 1.0"]
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
+    with pytest.raises(FileExistsError, match="holds no run"):
+        distill(tiny_config(folder), folder / "pictures")
+
+
+def test_a_lost_stage_is_made_again_bit_for_bit(folder: Path, run: Path, tmp_path: Path) -> None:
+    """Another process order, too: stage 3 is the first that this process reads pictures for."""
+    copy = tmp_path / "moved"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / STAGE_3)
+    shutil.rmtree(copy / "student")
+    distill(tiny_config(folder), copy)
+    assert model_bytes(copy) == model_bytes(run)
+
+
+def test_a_moved_run_goes_on_in_the_middle_of_a_stage(folder: Path, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "moved"
+    shutil.copytree(run, copy)
+    for stage in (STAGE_2, STAGE_3):
+        shutil.rmtree(copy / stage / "model")
+        (copy / stage / "checkpoints/step-00000004.ckpt").unlink()
+    distill(tiny_config(folder), copy)
+    assert model_bytes(copy) == model_bytes(run)
+
+
+# Other ways through the stages
+
+
+def test_finished_proxy_leaves_stage_1_out(folder: Path, run: Path, tmp_path: Path) -> None:
+    student = distill(tiny_config(folder, teachers=[], proxy=f"run/{run / STAGE_1}"), tmp_path / "run")
+    assert stages_trained(tmp_path / "run") == {STAGE_2: 4, STAGE_3: 4}
+    assert (student / "model.safetensors").read_bytes() == (run / "student/model.safetensors").read_bytes()
+    teachers = json.loads((student / "config.json").read_text())["eyespot"]["teachers"]
+    assert [teacher["licence"] for teacher in teachers] == ["mit", "cc-by-nc-4.0"]
+
+
+def test_finished_stage_2_leaves_it_out(folder: Path, run: Path, tmp_path: Path) -> None:
+    changes = {"proxy": f"run/{run / STAGE_1}", "student": {"start": f"run/{run / STAGE_2}"}, "stage2": {"steps": 0}}
+    student = distill(tiny_config(folder, **changes), tmp_path / "run")
+    assert stages_trained(tmp_path / "run") == {STAGE_3: 4}
+    assert (student / "model.safetensors").read_bytes() == (run / "student/model.safetensors").read_bytes()
+
+
+def test_no_proxy_distils_the_teachers_directly(folder: Path, tmp_path: Path) -> None:
+    student = distill(tiny_config(folder, proxy=None, stage3={"steps": 0}), tmp_path)
+    assert stages_trained(tmp_path) == {STAGE_2: 4}
+    assert {name.split(".")[1] for name in load_file(student / "adapters.safetensors")} == {"what", "where"}
+    assert "directly" in (student / "README.md").read_text()
+
+
+def test_same_start_whichever_way(folder: Path) -> None:
+    first, second = (new_encoder("timm/test_vit", 0, "student") for _ in range(2))
+    other_role, other_seed = new_encoder("timm/test_vit", 0, "proxy"), new_encoder("timm/test_vit", 1, "student")
+    name = "model.patch_embed.proj.weight"
+    assert torch.equal(first.state_dict()[name], second.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other_role.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other_seed.state_dict()[name])
+
+
+def test_steps_override_every_stage_and_its_warmup(folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(folder, **all_stages(steps=100, warmup_steps=10), steps=20)
+    resolved = config.resolved()
+    assert [stage.steps for stage in (resolved.stage1, resolved.stage2, resolved.stage3)] == [20, 20, 20]
+    assert resolved.stage1.warmup_steps == 2
+    assert resolved.steps is None and resolved.resolved() == resolved
+    left_out = replace(config, stage3=replace(config.stage3, steps=0)).resolved()
+    assert left_out.stage3.steps == 0
+    distill(tiny_config(folder, proxy=None, stage3={"steps": 0}, steps=2), tmp_path)
+    assert stages_trained(tmp_path) == {STAGE_2: 2}
+
+
+def test_moving_average_is_what_is_saved(folder: Path, tmp_path: Path) -> None:
+    student = distill(
+        tiny_config(folder, proxy=None, stage2={"ema_decay": 0.5}, stage3={"steps": 0}), tmp_path / "averaged"
+    )
+    plain = distill(tiny_config(folder, proxy=None, stage3={"steps": 0}), tmp_path / "plain")
+    name = "patch_embed.proj.weight"
+    assert not torch.equal(load_file(student / "model.safetensors")[name], load_file(plain / "model.safetensors")[name])
+    checkpoint = torch.load(tmp_path / "averaged" / STAGE_2 / "checkpoints/step-00000004.ckpt", weights_only=True)
+    saved = load_file(student / "model.safetensors")
+    assert all(torch.equal(checkpoint["ema"][f"module.student.model.{key}"], value) for key, value in saved.items())
+
+
+def test_python_student_stands_for_itself(folder: Path, tmp_path: Path, images: Tensor) -> None:
+    spec = f"python/{folder / 'teachers.py'}:student"
+    student = distill(tiny_config(folder, proxy=None, student={"model": spec}), tmp_path / "run")
+    expected = load_encoder(f"run/{student}")(images)
+    shutil.copytree(student, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run")
+    assert torch.equal(load_encoder(f"run/{tmp_path / 'elsewhere'}")(images).patches, expected.patches)
+
+
+def test_cached_teachers_cold_and_warm_give_the_same(folder: Path, tmp_path: Path) -> None:
+    changes = {"data": {"views": 2}, "teacher_cache": str(tmp_path / "cache")}
+    cold = distill(tiny_config(folder, **changes), tmp_path / "cold")
+    warm = distill(tiny_config(folder, **changes), tmp_path / "warm")
+    assert model_bytes(warm.parent) == model_bytes(cold.parent)
+    assert list((tmp_path / "cache").rglob("patches.f16"))
+    live = distill(tiny_config(folder, data={"views": 2}), tmp_path / "live")
+    first, second = (read_metrics(place.parent / "metrics.jsonl")[0] for place in (cold, live))
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-2)  # but for float16
+
+
+# What is refused
+
+
+def test_onnx_student_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="can teach but not be trained"):
+        distill(tiny_config(folder, proxy=None, student={"model": "onnx/some.onnx"}), tmp_path)
+    assert stages_trained(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teachers": []}, "teachers is empty"),
+        ({"teachers": [], "proxy": None}, "teachers is empty"),
+        ({"teacher_cache": "cache"}, "set data.views"),
+        ({"stage2": {"steps": 0}}, "stage2.steps is 0"),
+        ({"student": {"start": "run/somewhere"}, "stage3": {"steps": 0}}, "nothing would be trained"),
+        ({"data": {"sources": ["nowhere"]}}, "nowhere"),
+        ({"teachers": ["timm/no_such_model_at_all"]}, "no_such_model_at_all"),
+        ({"student": {"model": "tim/test_vit"}, "proxy": None}, "did you mean timm"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(folder: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        distill(tiny_config(folder, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"techers": ["timm/test_vit"]},
+        {"stage1": {"step": 3}},
+        {"engine": {"gpus": 3}},
+        {"data": {"view": {"flipp": 1}}},
+        {"standardizer": "whiten"},
+        {"stage2": {"student_sizes": []}},
+        {"stage2": {"batch_size": 0}},
+    ],
+)
+def test_unknown_keys_and_wrong_values_are_refused(folder: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        tiny_config(folder, **changes)
+
+
+def test_yaml_round_trip(folder: Path) -> None:
+    config = tiny_config(folder, seed=3, standardizer="phi_s", stage1={"ema_decay": 0.999})
+    text = yaml.safe_dump(as_plain(config))
+    assert TypeAdapter(EupeConfig).validate_python(yaml.safe_load(text)) == config
+    assert TypeAdapter(EupeConfig).validate_python(settings(folder)) == tiny_config(folder)
