@@ -25,7 +25,11 @@ from eyespot.recipes.eupe import EupeConfig, distill, new_encoder
 from eyespot.recipes.presets import build, read_settings
 from eyespot.report import machine_info, read_metrics
 
-EXPERTS = ("semantic_mobilenetv2_in1k", "segmentation_deeplabv3_voc", "depth_fastdepth_nyu")
+EXPERTS = {
+    "semantic": "semantic_mobilenetv2_in1k.onnx?license=apache-2.0",
+    "segmentation": "segmentation_deeplabv3_voc.onnx?license=apache-2.0",
+    "depth": "depth_fastdepth_nyu.onnx?license=mit",
+}
 PICTURES = (
     "caltech101/train",
     "caltech101/unlabeled",
@@ -40,7 +44,7 @@ ARMS = ("full", "direct", "no_multires")
 def arm_config(arm: str, seed: int, args: argparse.Namespace) -> EupeConfig:
     """The preset with this arm's change; every arm trains its student for the same number of steps."""
     settings = read_settings("eupe", [args.preset] if arm == "full" else [args.preset, arm])
-    settings["teachers"] = [f"onnx/{args.teachers / name}.onnx" for name in EXPERTS]
+    settings["teachers"] = [f"onnx/{args.teachers / file}" for file in EXPERTS.values()]
     settings["data"]["sources"] = [str(args.data / part) for part in PICTURES]
     settings |= {"seed": seed, "teacher_cache": str(args.work / "teacher-cache")}
     settings["student"]["model"] = args.student
@@ -120,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
 
     models: dict[str, Encoder | str] = {
-        f"expert {name.partition('_')[0]}": f"onnx/{args.teachers / name}.onnx" for name in EXPERTS
+        f"expert {name}": f"onnx/{args.teachers / file}" for name, file in EXPERTS.items()
     }
     groups = {name: [name] for name in models}
     times: dict[str, Any] = {}

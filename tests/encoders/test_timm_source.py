@@ -135,3 +135,14 @@ def test_what_the_authors_keep_out_of_weight_decay():
     encoder = load_encoder("timm/vit_tiny_patch16_224?depth=1", pretrained=False)
     assert {"model.cls_token", "model.pos_embed"} <= encoder.no_weight_decay()
     assert load_encoder("timm/test_resnet", pretrained=False).no_weight_decay() == set()
+
+
+@torch.no_grad()
+def test_channels_last_is_a_matter_of_speed(tmp_path):
+    plain = load_encoder("timm/test_convnext", pretrained=False)
+    fast = load_encoder("timm/test_convnext?channels_last=true", pretrained=False)
+    fast.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 96)
+    torch.testing.assert_close(fast(images).patches, plain(images).patches, rtol=1e-4, atol=1e-5)
+    loaded = load_encoder(f"run/{save_encoder(fast, tmp_path / 'model')}")
+    assert loaded.channels_last and torch.equal(loaded(images).patches, fast(images).patches)

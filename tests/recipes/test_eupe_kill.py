@@ -74,18 +74,23 @@ def assert_equal_runs(run: Path, whole: Path) -> None:
     assert (run / "report.html").is_file()
 
 
+def after(polls: int, reached: Callable[[], bool]) -> Callable[[], bool]:
+    """True some polls after `reached` was, so in the middle of whatever comes then."""
+    left = polls
+
+    def moment() -> bool:
+        nonlocal left
+        left -= reached()
+        return left < 0
+
+    return moment
+
+
 def test_killed_once_in_every_stage(folder: Path, config: EupeConfig, whole: Path) -> None:
     run, rng = folder / "killed", random.Random(20)
     for number, stage in enumerate(STAGES):
-        step, later = (
-            rng.randint(1, STEPS // 2),
-            rng.randint(0, 10),
-        )  # then some polls later, so in the middle of a step
-
-        def moment(stage: str = stage, step: int = step, waits: list[int] = [later]) -> bool:  # noqa: B006
-            waits[0] -= logged(run, stage) >= step
-            return waits[0] < 0
-
+        step, polls = rng.randint(1, STEPS // 2), rng.randint(0, 10)
+        moment = after(polls, lambda stage=stage, step=step: logged(run, stage) >= step)  # type: ignore[misc]
         assert cut(config, run, signal.SIGKILL, moment) == -signal.SIGKILL
         # it really was in this stage
         assert [is_finished(run / each) for each in STAGES] == [True] * number + [False] * (3 - number)
@@ -112,15 +117,8 @@ def test_killed_twenty_times_at_any_moment(folder: Path, config: EupeConfig, who
     """Also between stages, while files are written, and at the end; a kill counts if the run was not yet finished."""
     run, rng, kills = folder / "killed often", random.Random(21), 0
     for _ in range(20):
-        before = len(read_metrics(run / "metrics.jsonl"))
-        polls = rng.randint(0, 120)
-
-        def moment(before: int = before, waits: list[int] = [polls]) -> bool:  # noqa: B006
-            waits[0] -= len(read_metrics(run / "metrics.jsonl")) > before or (run / "config.yaml").exists()
-            return waits[0] < 0
-
         process = start_process(distill, config, run)
-        if wait_until(moment, process) and process.is_alive():
+        if wait_until(after(rng.randint(0, 500), (run / "config.yaml").exists), process):
             process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ class _Store:
     """
 
     def __init__(self, root: Path, teacher: Encoder, setting: dict[str, Any]) -> None:
-        self.setting = {"teacher": teacher.name, "weights": _weights_hash(teacher), **setting}
+        # A licence is named beside the features, it is not in them.
+        name = re.sub(r"[?&]license=[^&]*$", "", teacher.name)
+        self.setting = {"teacher": name, "weights": _weights_hash(teacher), **setting}
         text = json.dumps(self.setting, sort_keys=True, indent=1)
         self.folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
         self.rows = setting["rows"]

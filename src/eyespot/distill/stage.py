@@ -87,8 +87,8 @@ class StageRunner:
         self.failures |= _read_failures(folder)
         if is_finished(folder):
             return folder
-        loader = self._loader(committee, config)
         use_cache = cached and self.cache is not None and not config.teacher_sizes
+        loader = self._loader(committee, config, self.data.views if use_cache else None)
         watched = self._cached(committee, loader) if use_cache else committee
         seed_everything(self.seed, name, "heads")
         task = FeatureDistillation(
@@ -137,11 +137,11 @@ class StageRunner:
         loader = PictureLoader(plain, count, sources=next(iter(self._sources.values()), None))
         return loader.batch(0)["images"].float() / 255
 
-    def _loader(self, committee: Committee, config: StageConfig) -> PictureLoader:
+    def _loader(self, committee: Committee, config: StageConfig, views: int | None) -> PictureLoader:
         """Views are made once per picture, as large as anybody in the stage looks at."""
         sides = config.teacher_sizes or (None,)
         wanted = [max(teacher_size(teacher, side)) for _, teacher in committee.items() for side in sides]
-        data = replace(self.data, size=max(*wanted, *config.student_sizes))
+        data = replace(self.data, size=max(*wanted, *config.student_sizes), views=views)
         # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
         # which stages ran before it in the same process.
         known = self._sources.get(data.size)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from eyespot.distill.rotations import balancing_rotation
 from eyespot.features import Features
 
-EPSILON = 1e-6  # not published; keeps dead channels finite
+EPSILON = 1e-6  # not published; keeps constant features finite
+LEAST_STD = 1e-3  # of the typical channel's (ours): a channel dead in the statistics must not explode when it wakes
 
 
 class Standardizer(nn.Module, ABC):
@@ -82,7 +83,7 @@ class ChannelStandardizer(Standardizer):
         _refuse_unusable(count, sums)
         mean, variance = moments(count, sums)
         self.mean.copy_(mean)
-        self.std.copy_((variance + EPSILON**2).sqrt().clamp_min(EPSILON))
+        self.std.copy_(safe_std(variance))
 
     def forward(self, values: Tensor) -> Tensor:
         """See `Standardizer.forward`."""
@@ -113,7 +114,7 @@ class EmaStandardizer(ChannelStandardizer):
         if self.training:
             mean, variance = moments(*over_processes(*channel_sums(values)))
             self.mean.lerp_(mean.float(), self.momentum)
-            self.std.copy_(self.std.square().lerp(variance.float(), self.momentum).sqrt().clamp_min(EPSILON))
+            self.std.copy_(safe_std(self.std.square().lerp(variance.float(), self.momentum)))
         return super().forward(values)
 
 
@@ -217,6 +218,11 @@ def moments(count: float, sums: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance per channel from `channel_sums`."""
     mean = sums[0] / count
     return mean, (sums[1] / count - mean.square()).clamp_min(0)
+
+
+def safe_std(variance: Tensor) -> Tensor:
+    """Standard deviation per channel, not below a thousandth of the typical channel's nor below `EPSILON`."""
+    return variance.sqrt().clamp_min(max(EPSILON, LEAST_STD * float(variance.mean().sqrt())))
 
 
 def over_processes(count: float, sums: Tensor) -> tuple[float, Tensor]:

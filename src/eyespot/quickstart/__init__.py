@@ -22,7 +22,11 @@ from eyespot.quickstart.experts import EXPERTS, Lessons, train_expert
 from eyespot.recipes.eupe import RUNTIME_ONLY, EupeConfig, as_plain, distill, new_encoder
 from eyespot.recipes.presets import build, read_settings
 
-EXPERT_MODEL = "timm/resnet10t?channels=32,64,128,256&output_stride=8"
+EXPERT_MODELS = {
+    "what": "timm/resnet10t?channels=32,64,128,256&output_stride=16",
+    "where": "timm/resnet10t?channels=32,64,128,256&output_stride=8",
+    "read": "timm/resnet10t?channels=32,64,128,192&output_stride=16",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Size:
     test_scenes: int
 
 
-SIZES = {"full": Size(3000, 500, 1.0, 500), "short": Size(600, 60, 0.1, 100)}
+SIZES = {"full": Size(2400, 260, 1.0, 400), "short": Size(480, 60, 0.12, 100)}
 PICTURE = 64
 
 
@@ -61,7 +65,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
     optim = OptimConfig(steps=size.expert_steps, batch_size=64, learning_rate=2e-3, warmup_steps=20, weight_decay=0.02)
     lessons = Lessons(size.scenes, PICTURE, 64, seed, fabric.global_rank, fabric.world_size)
     for name in EXPERTS:
-        train_expert(fabric, name, EXPERT_MODEL, lessons, optim, config.engine, output, seed)
+        train_expert(fabric, name, EXPERT_MODELS[name], lessons, optim, config.engine, output, seed)
 
     say("[bold]2/5[/bold] a student learns straight from the three experts, for comparison")
     direct = load_encoder(f"run/{distill(direct_config(config), output / 'direct')}")

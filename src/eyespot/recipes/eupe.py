@@ -89,7 +89,8 @@ class EupeConfig:
     max_grid: int | None = None
     """Largest side of the teachers' patch maps; finer ones are averaged down to it."""
     teacher_cache: str | None = None
-    """Folder that keeps teacher features, to compute each only once; needs data.views."""
+    """Folder that keeps the experts' features, to compute each only once. Needs data.views, which then holds for the
+    stages that the experts teach; where a proxy teaches, every epoch brings new views."""
     steps: int | None = None
     """Overrides the steps of every stage that is not left out, and shortens warm-ups in proportion."""
     seed: int = 0
