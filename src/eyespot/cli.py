@@ -59,9 +59,12 @@ def distill(arguments: Sequence[str]) -> None:
     if known.output is None:
         raise ValueError("--output RUN is missing: name the folder of the run")
     # Once more through pydantic, because tyro builds the class field by field.
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
     student = recipe.distill(build(recipe.config_class, asdict(config), "settings"), known.output)
-    _say(f"\nThe student is in {student}, the report in {known.output / 'report.html'}.")
-    _say(f'Use it: eyespot.load_encoder("run/{known.output}")')
+    if rank_zero_only.rank == 0:
+        _say(f"\nThe student is in {student}, the report in {known.output / 'report.html'}.")
+        _say(f'Use it: eyespot.load_encoder("run/{known.output}")')
 
 
 def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
@@ -258,7 +261,3 @@ def _say(text: str) -> None:
 def _fail(message: str, code: int) -> None:
     print(f"eyespot: {message}", file=sys.stderr)
     raise SystemExit(code)
-
-
-if __name__ == "__main__":
-    main()

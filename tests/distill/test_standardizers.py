@@ -180,3 +180,13 @@ def test_summaries_and_patches_have_their_own(kind):
     back = both.inverse(there)
     torch.testing.assert_close(back.summary, summary, rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(back.patches, patches, rtol=1e-3, atol=1e-2)
+
+
+def test_a_dead_channel_that_wakes_does_not_explode():
+    maps = values(5)
+    maps[:, 2] = 0.0
+    standardizer = fitted("channel", maps)
+    awake = maps.clone()
+    awake[:, 2] = standardizer.std.median()
+    assert standardizer(awake)[:, 2].abs().max() <= 1001
+    torch.testing.assert_close(standardizer.inverse(standardizer(awake)), awake, rtol=1e-4, atol=1e-3)

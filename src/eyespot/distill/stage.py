@@ -126,7 +126,7 @@ class StageRunner:
         if self.fabric.is_global_zero:
             if loader.failures:
                 atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
-            details = {"stage": name, "steps": config.steps, "teachers": lineage(committee)}
+            details = {"stage": name, "steps": config.steps, "teachers": lineage(committee, student)}
             save_encoder(trained, folder / "model", adapters=task.adapters(), details=details)
         self.fabric.barrier()
         return folder
@@ -182,9 +182,14 @@ def _read_failures(stage: Path) -> dict[str, str]:
     return known
 
 
-def lineage(committee: Committee) -> list[Teacher]:
-    """The teachers that a student of this committee learns from, directly or through a proxy, with their licences."""
-    known: dict[str, Teacher] = {}
+def lineage(committee: Committee, student: Encoder) -> list[Teacher]:
+    """All that a student of this committee learns from, directly or through a proxy, with their licences.
+
+    Released weights that the student starts from count as well.
+    """
+    known: dict[str, Teacher] = {entry["name"]: entry for entry in student.lineage}
+    if student.license is not None and not student.lineage:
+        known[student.name] = describe(student)
     for _, teacher in committee.items():
         entries = teacher.lineage or [describe(teacher)]
         known |= {entry["name"]: entry for entry in entries}

@@ -16,7 +16,7 @@ from eyespot.distill.rotations import balancing_rotation
 from eyespot.features import Features
 
 EPSILON = 1e-6  # not published; keeps constant features finite
-LEAST_STD = 1e-3  # of the typical channel's (ours): a channel dead in the statistics must not explode when it wakes
+LEAST_STD = 1e-3  # of the median channel's (ours): a channel dead in the statistics must not explode when it wakes
 
 
 class Standardizer(nn.Module, ABC):
@@ -221,8 +221,9 @@ def moments(count: float, sums: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def safe_std(variance: Tensor) -> Tensor:
-    """Standard deviation per channel, not below a thousandth of the typical channel's nor below `EPSILON`."""
-    return variance.sqrt().clamp_min(max(EPSILON, LEAST_STD * float(variance.mean().sqrt())))
+    """Standard deviation per channel, not below a thousandth of the median channel's nor below `EPSILON`."""
+    std = variance.sqrt()
+    return std.clamp_min(max(EPSILON, LEAST_STD * float(std.median())))
 
 
 def over_processes(count: float, sums: Tensor) -> tuple[float, Tensor]:

@@ -27,6 +27,7 @@ class Encoder(nn.Module, ABC):
         native_size: (height, width) in pixels if the model takes only that, None for any multiple of `stride`.
         default_size: (height, width) the model was made for; what to use when the user names no size.
         license: licence identifier as its source states it, None if unknown.
+        origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
 
     """
@@ -44,6 +45,7 @@ class Encoder(nn.Module, ABC):
         self.register_buffer("mean", _per_channel("mean", mean), persistent=False)
         self.register_buffer("std", _per_channel("std", std), persistent=False)
         self.lineage: list[Any] = []
+        self.origin: str | None = None
         self._range_checked_on: torch.device | None = None
 
     mean: Tensor

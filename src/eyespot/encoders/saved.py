@@ -51,7 +51,7 @@ def save_encoder(
         raise ValueError(f"{encoder.name} holds no weights that could be saved")
     config = _timm_config(encoder, license) if isinstance(encoder, TimmEncoder) else {}
     config["eyespot"] = {
-        "spec": encoder.name,
+        "spec": encoder.origin or encoder.name,
         "channels_last": getattr(encoder, "channels_last", False),
         "license": license,
         "summary_dim": encoder.summary_dim,
@@ -88,6 +88,7 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) ->
     load_strictly(backbone, read_weights(file), str(file))
     encoder.name = f"run/{folder}"
     encoder.license = config["eyespot"].get("license")
+    encoder.origin = config["eyespot"]["spec"]
     encoder.lineage = config["eyespot"].get("teachers", [])
     return encoder
 

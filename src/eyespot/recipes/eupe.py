@@ -42,7 +42,6 @@ STAGE_1, STAGE_2, STAGE_3 = "stage-1-proxy", "stage-2-student", "stage-3-multire
 RUNTIME_ONLY = (
     "data.workers",
     "data.keep_decoded",
-    "teacher_cache",
     "engine.accelerator",
     "engine.devices",
     "engine.nodes",
@@ -220,7 +219,7 @@ def _story(
 ) -> RunStory:
     """What report and card tell, measured first."""
     student = load_encoder(f"run/{last}")
-    teachers = lineage(committee)
+    teachers = lineage(committee, student)
     side = max(config.stage2.student_sizes)
     encoders = dict(experts.items()) if experts else {}
     encoders |= {"proxy": proxy} if proxy else {}

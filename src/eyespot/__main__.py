@@ -1,0 +1,5 @@
+"""`python -m eyespot` is the `eyespot` command."""
+
+from eyespot.cli import main
+
+main()
