@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eupe_tiny import weights, write_pictures, write_teachers
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 
 SCRIPT = Path(distributed_training.__file__)
 LOSS = {"rel": 2e-5, "abs": 2e-6}  # the same sums in another order
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_losses(left: Path, right: Path) -> None:
-    pairs = list(zip(read_metrics(left / "metrics.jsonl"), read_metrics(right / "metrics.jsonl"), strict=True))
+    pairs = list(zip(read_lines(left / "metrics.jsonl"), read_lines(right / "metrics.jsonl"), strict=True))
     assert pairs
     for one, other in pairs:
         assert one.keys() == other.keys()

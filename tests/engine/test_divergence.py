@@ -13,7 +13,7 @@ from eyespot.distill.committee import Committee
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
 from eyespot.engine.divergence import DivergenceError
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
 
@@ -59,7 +59,7 @@ def test_what_broke_first_is_named(tmp_path: Path, value: float, log_every: int)
     assert f"Last good checkpoint: {tmp_path / 'stage/checkpoints/step-00000004.ckpt'}" in message
     assert trainer.checkpoints.last == tmp_path / "stage/checkpoints/step-00000004.ckpt"
     assert all_finite(trainer.checkpoints.last)
-    assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl"))
+    assert all(math.isfinite(line["loss"]) for line in read_lines(tmp_path / "metrics.jsonl"))
 
 
 def test_the_batch_is_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from toy_training import PLAIN, ToyBatches, make_trainer, same, state_of, toy_optim
 
 from eyespot.engine.interrupt import Interrupt
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 from processes import start_process, wait_until
 
 
@@ -41,7 +41,7 @@ def test_stops_after_the_step_with_a_checkpoint_and_goes_on(tmp_path: Path, numb
         cut.train()
     assert cut.checkpoints.last is not None
     assert cut.checkpoints.last.name == f"step-{at + 1:08d}.ckpt"
-    assert [line["step"] for line in read_metrics(tmp_path / "cut/metrics.jsonl")] == [at + 1]
+    assert [line["step"] for line in read_lines(tmp_path / "cut/metrics.jsonl")] == [at + 1]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     continued, whole = make_trainer(tmp_path / "cut", engine=engine), make_trainer(tmp_path / "whole", engine=engine)
     continued.train()
@@ -81,11 +81,11 @@ def train_long(folder: Path) -> None:
 def test_a_signal_from_outside(tmp_path: Path, number: signal.Signals) -> None:
     metrics = tmp_path / "metrics.jsonl"
     process = start_process(train_long, tmp_path)
-    assert wait_until(lambda: len(read_metrics(metrics)) > 3, process)
+    assert wait_until(lambda: len(read_lines(metrics)) > 3, process)
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode not in (0, -number)  # it ended by itself, after its checkpoint
-    steps = [line["step"] for line in read_metrics(metrics)]
+    steps = [line["step"] for line in read_lines(metrics)]
     assert steps == list(range(1, len(steps) + 1))
     assert [path.name for path in (tmp_path / "stage/checkpoints").iterdir()] == [f"step-{steps[-1]:08d}.ckpt"]

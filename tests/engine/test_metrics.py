@@ -8,11 +8,11 @@ import pytest
 import torch
 from toy_training import PLAIN, Crash, ToyBatches, make_trainer, toy_optim
 
-from eyespot.engine.metrics import Meter, RunLog, read_metrics
+from eyespot.engine.metrics import Meter, RunLog, read_lines
 
 
 def steps_logged(folder: Path) -> list[int]:
-    return [line["step"] for line in read_metrics(folder / "metrics.jsonl")]
+    return [line["step"] for line in read_lines(folder / "metrics.jsonl")]
 
 
 def test_meter_gives_each_step_once() -> None:
@@ -32,8 +32,8 @@ def test_meter_gives_each_step_once() -> None:
 def test_lines_stand_for_the_steps_since_the_last(tmp_path: Path) -> None:
     make_trainer(tmp_path / "each", optim=toy_optim(steps=7)).train()
     make_trainer(tmp_path / "three", optim=toy_optim(steps=7), engine=replace(PLAIN, log_every=3)).train()
-    each = [line["loss"] for line in read_metrics(tmp_path / "each/metrics.jsonl")]
-    lines = read_metrics(tmp_path / "three/metrics.jsonl")
+    each = [line["loss"] for line in read_lines(tmp_path / "each/metrics.jsonl")]
+    lines = read_lines(tmp_path / "three/metrics.jsonl")
     assert [line["step"] for line in lines] == [3, 6, 7]
     for line, mean in zip(lines, [sum(each[:3]) / 3, sum(each[3:6]) / 3, each[6]], strict=True):
         assert line["loss"] == pytest.approx(mean, rel=1e-6)
@@ -61,8 +61,8 @@ def test_each_step_once_after_a_crash(tmp_path: Path, crash: int, cut: bool) -> 
     make_trainer(tmp_path, engine=engine).train()
     assert steps_logged(tmp_path) == list(range(1, 11))
     make_trainer(tmp_path / "whole", engine=engine).train()
-    whole = read_metrics(tmp_path / "whole/metrics.jsonl")
-    for line, wanted in zip(read_metrics(path), whole, strict=True):
+    whole = read_lines(tmp_path / "whole/metrics.jsonl")
+    for line, wanted in zip(read_lines(path), whole, strict=True):
         assert {key: line[key] for key in ("loss", "grad_norm", "lr")} == {
             key: wanted[key] for key in ("loss", "grad_norm", "lr")
         }
@@ -73,7 +73,7 @@ def test_seconds_go_on_after_a_crash(tmp_path: Path) -> None:
     with pytest.raises(Crash):
         make_trainer(tmp_path, engine=engine, data=ToyBatches(fails_at=6)).train()
     make_trainer(tmp_path, engine=engine).train()
-    seconds = [line["seconds"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    seconds = [line["seconds"] for line in read_lines(tmp_path / "metrics.jsonl")]
     assert seconds == sorted(seconds)
 
 
@@ -84,15 +84,15 @@ def test_other_stages_keep_their_lines(tmp_path: Path) -> None:
         first.write(step, {"loss": float(step)})
     RunLog(path, "two", 0, tensorboard=False).write(1, {"loss": 9.0})
     RunLog(path, "one", 2, tensorboard=False).write(3, {"loss": 30.0})
-    lines = [(line["stage"], line["step"], line["loss"]) for line in read_metrics(path)]
+    lines = [(line["stage"], line["step"], line["loss"]) for line in read_lines(path)]
     assert lines == [("one", 1, 1.0), ("one", 2, 2.0), ("two", 1, 9.0), ("one", 3, 30.0)]
 
 
 def test_reading_what_is_not_there_or_damaged(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
+    assert read_lines(path) == []
     path.write_text('{"step": 1}\n{"step": 2, "lo\n\n{"step": 3}\n{"st')
-    assert read_metrics(path) == [{"step": 1}, {"step": 3}]
+    assert read_lines(path) == [{"step": 1}, {"step": 3}]
 
 
 def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
@@ -105,6 +105,6 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
     board = EventAccumulator(str(tmp_path / "tensorboard/stage"))
     board.Reload()
     events = board.Scalars("loss")
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_lines(tmp_path / "metrics.jsonl")
     assert [event.step for event in events] == [line["step"] for line in lines] == list(range(1, 11))
     assert [event.value for event in events] == pytest.approx([line["loss"] for line in lines])

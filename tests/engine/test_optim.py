@@ -12,7 +12,7 @@ from toy_training import BATCH_SIZE, PLAIN, ToyBatches, ToyTask, make_trainer, s
 
 from eyespot.data.randomness import seed_everything
 from eyespot.engine.config import OptimConfig
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 from eyespot.engine.optim import learning_rate, make_optimizer
 from eyespot.engine.trainer import split
 
@@ -95,7 +95,7 @@ def test_steps_equal_plain_torch(tmp_path: Path, clip_norm: float | None) -> Non
     expected, lines = reference_steps(config, 4)
     trainer = make_trainer(tmp_path, optim=config)
     trainer.train()
-    for line, wanted in zip(read_metrics(tmp_path / "metrics.jsonl"), lines, strict=True):
+    for line, wanted in zip(read_lines(tmp_path / "metrics.jsonl"), lines, strict=True):
         for name, value in wanted.items():
             assert line[name] == pytest.approx(value, rel=1e-5), name
         assert line["lr"] == learning_rate(config, line["step"] - 1)
@@ -114,7 +114,7 @@ def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
     trainer.optimizer.register_step_pre_hook(look)
     trainer.train()
     assert norms == [pytest.approx(0.05, rel=1e-4)]
-    assert read_metrics(tmp_path / "metrics.jsonl")[0]["grad_norm"] > 0.05  # logged before clipping
+    assert read_lines(tmp_path / "metrics.jsonl")[0]["grad_norm"] > 0.05  # logged before clipping
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 8, 20])
@@ -125,7 +125,7 @@ def test_accumulation_equals_one_batch(tmp_path: Path, accumulate: int) -> None:
     whole.train()
     parts.train()
     torch.testing.assert_close(state_of(parts.task), state_of(whole.task), rtol=1e-4, atol=1e-6)
-    lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    lines = [read_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
     for one, other in zip(*lines, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
@@ -176,4 +176,4 @@ def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
     trainer.train()
     assert set(kinds) == {torch.bfloat16}  # autocast is on
     assert {parameter.dtype for parameter in trainer.task.parameters()} == {torch.float32}
-    assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl"))
+    assert all(math.isfinite(line["loss"]) for line in read_lines(tmp_path / "metrics.jsonl"))

@@ -12,7 +12,7 @@ from toy_training import BATCH_SIZE, PLAIN, Crash, ToyBatches, ToyTask, make_tra
 
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.engine.config import EngineConfig
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 
 EVERY_3 = replace(PLAIN, checkpoint_every=3)
 
@@ -97,7 +97,7 @@ def test_resumed_in_the_middle_of_an_epoch_of_files(tmp_path: Path, pictures: Pa
         make_trainer(tmp_path / "cut", engine=EVERY_3, data=CutLoader(loader(pictures, workers), 7)).train()
     cut = results(tmp_path / "cut", engine=EVERY_3, data=loader(pictures, 2 - workers))
     assert same(cut["task"], whole["task"])
-    assert [line["step"] for line in read_metrics(tmp_path / "cut/metrics.jsonl")] == list(range(1, 11))
+    assert [line["step"] for line in read_lines(tmp_path / "cut/metrics.jsonl")] == list(range(1, 11))
 
 
 def test_broken_pictures_are_counted(tmp_path: Path, pictures: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
 from eyespot.distill.stage import is_finished
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
 from processes import start_process, wait_until
 
@@ -42,7 +42,7 @@ def whole(folder: Path, config: EupeConfig) -> Path:
 
 def logged(run: Path, stage: str) -> int:
     """Last step of a stage in metrics.jsonl."""
-    return max((line["step"] for line in read_metrics(run / "metrics.jsonl") if line["stage"] == stage), default=0)
+    return max((line["step"] for line in read_lines(run / "metrics.jsonl") if line["stage"] == stage), default=0)
 
 
 def cut(config: EupeConfig, run: Path, number: signal.Signals, moment: Callable[[], bool]) -> int:
@@ -67,7 +67,7 @@ def assert_equal_runs(run: Path, whole: Path) -> None:
     assert {"student/model.safetensors", "student/adapters.safetensors"} < wanted.keys()
     assert files.keys() == wanted.keys()
     assert [name for name in wanted if files[name] != wanted[name]] == []
-    lines = [read_metrics(place / "metrics.jsonl") for place in (run, whole)]
+    lines = [read_lines(place / "metrics.jsonl") for place in (run, whole)]
     every_step = [(stage, step) for stage in STAGES for step in range(1, STEPS + 1)]
     assert [(line["stage"], line["step"]) for line in lines[0]] == every_step
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]

@@ -17,7 +17,7 @@ from torch import Tensor
 from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
 from eyespot import load_encoder
 from eyespot.engine.checkpoint import CheckpointError
-from eyespot.engine.metrics import read_metrics
+from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.engine.trainer import Trainer
 from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, as_plain, distill, new_encoder
@@ -42,7 +42,7 @@ def run(folder: Path) -> Path:
 
 def stages_trained(run: Path) -> dict[str, int]:
     steps: dict[str, int] = {}
-    for line in read_metrics(run / "metrics.jsonl"):
+    for line in read_lines(run / "metrics.jsonl"):
         steps[line["stage"]] = line["step"]
     return steps
 
@@ -66,7 +66,7 @@ def images() -> Tensor:
 def test_three_stages_and_their_teachers(run: Path) -> None:
     assert stages_trained(run) == {STAGE_1: 4, STAGE_2: 4, STAGE_3: 4}
     terms = {
-        stage: {name for line in read_metrics(run / "metrics.jsonl") if line["stage"] == stage for name in line}
+        stage: {name for line in read_lines(run / "metrics.jsonl") if line["stage"] == stage for name in line}
         for stage in (STAGE_1, STAGE_2, STAGE_3)
     }
     assert {"what/summary", "what/patch", "where/summary", "where/patch", "loss"} < terms[STAGE_1]
@@ -270,7 +270,7 @@ def test_cached_teachers_cold_and_warm_give_the_same(folder: Path, tmp_path: Pat
     assert model_bytes(warm.parent) == model_bytes(cold.parent)
     assert list((tmp_path / "cache").rglob("patches.f16"))
     live = distill(tiny_config(folder, data={"views": 2}), tmp_path / "live")
-    first, second = (read_metrics(place.parent / "metrics.jsonl")[0] for place in (cold, live))
+    first, second = (read_lines(place.parent / "metrics.jsonl")[0] for place in (cold, live))
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-2)  # but for float16
     # so it cannot be switched in the middle of a stage
     shutil.rmtree(tmp_path / "cold" / STAGE_1 / "model")

@@ -41,7 +41,7 @@ class RunLog:
     def __init__(self, path: Path, stage: str, from_step: int, tensorboard: bool) -> None:
         self.path = path
         self.stage = stage
-        lines = read_metrics(path)
+        lines = read_lines(path)
         kept = [line for line in lines if line.get("stage") != stage or line.get("step", 0) <= from_step]
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._board = _tensorboard(path.parent / "tensorboard" / stage, from_step) if tensorboard else None
@@ -80,14 +80,16 @@ def _tensorboard(folder: Path, from_step: int) -> Any:
     return SummaryWriter(folder, purge_step=from_step + 1)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics file; none if it is not there."""
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, none if it is not there; a line that a kill has cut short is left out."""
+    path, lines = Path(path), []
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             continue
+        if isinstance(line, dict):
+            lines.append(line)
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from eyespot.engine.metrics import read_lines
 from eyespot.report.figures import INK, Figure, svg_of
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -27,10 +27,9 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def read_metrics(path: str | Path) -> Records:
-    """Reads the training records of a run.
+    """Reads the training records of a run, by stage.
 
-    A line that is not a whole JSON object (a run that was killed in the middle of writing) and lines with an "event"
-    are left out. Where a resumed run repeated a step, the later record counts.
+    Lines with an "event" or without a step are left out. Where a resumed run repeated a step, the later record counts.
 
     Args:
         path: metrics.jsonl; one object per line with "stage", "step" and numbers.
@@ -41,15 +40,11 @@ def read_metrics(path: str | Path) -> Records:
     Raises:
         FileNotFoundError: there is no such file.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no metrics at {path}")
     stages: dict[str, dict[int, dict[str, Any]]] = {}
-    with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if not isinstance(record, dict) or "event" in record or not isinstance(record.get("step"), int):
-                continue
+    for record in read_lines(path):
+        if "event" not in record and isinstance(record.get("step"), int):
             stages.setdefault(str(record.get("stage", "training")), {})[record["step"]] = record
     return {stage: [steps[step] for step in sorted(steps)] for stage, steps in stages.items()}
 
