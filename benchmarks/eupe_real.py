@@ -73,19 +73,31 @@ def run_folder(arm: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def measure(models: dict[str, Encoder | str], args: argparse.Namespace) -> ResultTable:
-    """Every model by the same protocols; sizes are the same for all that take any."""
-    data = {
-        "knn": args.data / "caltech101",
-        "segmentation": args.data / "camvid",
-        "depth": args.data / "rgbd_kitchen",
-        "correspondence": args.data / "rgbd_kitchen",
-    }
-    loaded = {name: load_encoder(model) if isinstance(model, str) else model for name, model in models.items()}
-    small = evaluate(loaded, ["knn"], {"knn": str(data["knn"])}, size=args.picture_size)
-    dense = [name for name in data if name != "knn"]
-    large = evaluate(loaded, dense, {name: str(data[name]) for name in dense}, size=args.dense_size)
-    rows = {name: {**small.rows[name], **large.rows[name]} for name in loaded}
-    return ResultTable([*small.columns, *large.columns[1:]], rows, {"knn": small.settings, "dense": large.settings})
+    """Every model by the same protocols; what was measured before is read back."""
+    tables = []
+    for name, model in models.items():
+        file = args.work / "measured" / f"{name}.json"
+        if not file.exists():
+            print(f"measuring {name}", flush=True)
+            encoder = load_encoder(model) if isinstance(model, str) else model
+            atomic_write_text(file, measure_one(name, encoder, args).to_json())
+        tables.append(ResultTable.from_json(file.read_text()))
+    rows = {name: row for table in tables for name, row in table.rows.items()}
+    return ResultTable(tables[0].columns, rows, tables[0].settings)
+
+
+def measure_one(name: str, encoder: Encoder, args: argparse.Namespace) -> ResultTable:
+    """k-NN on small pictures, dense tasks on larger ones; the same sizes for all that take any."""
+    kitchen = str(args.data / "rgbd_kitchen")
+    dense_data = {"segmentation": str(args.data / "camvid"), "depth": kitchen, "correspondence": kitchen}
+    small = evaluate({name: encoder}, ["knn"], {"knn": str(args.data / "caltech101")}, size=args.picture_size)
+    dense = evaluate({name: encoder}, list(dense_data), dense_data, size=args.dense_size)
+    sizes = {"size of knn": args.picture_size, "size of dense tasks": args.dense_size}
+    return ResultTable(
+        [*small.columns, *dense.columns[1:]],
+        {name: {**dense.rows[name], **small.rows[name]}},
+        {**small.settings, **sizes},
+    )
 
 
 def minutes(folder: Path) -> dict[str, float]:

@@ -29,26 +29,24 @@ def distill(arguments: Sequence[str]) -> None:
     from eyespot.recipes.presets import build, preset_names, read_settings
 
     parser = argparse.ArgumentParser("eyespot distill", add_help=False, allow_abbrev=False)
-    parser.add_argument("recipe", choices=[name for name, recipe in RECIPES.items() if recipe.module])
+    parser.add_argument("recipe")
     parser.add_argument("--preset", nargs="+")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--output", type=Path)
     if not arguments or arguments[0] in ("-h", "--help"):
         _say(distill.__doc__ or "")
-        _say(
-            "Recipes: "
-            + ", ".join(parser._actions[0].choices or [])
-            + ". `eyespot distill RECIPE --help` shows all settings."
-        )
+        working = ", ".join(name for name, recipe in RECIPES.items() if recipe.module)
+        _say(f"Recipes: {working}. `eyespot distill RECIPE --help` shows all settings.")
         return
     known, rest = parser.parse_known_args(arguments)
-    recipe = RECIPES[known.recipe]
+    recipe = RECIPES[_nearest(known.recipe, RECIPES, "recipe")]
+    config_class = recipe.config_class
     presets = known.preset or ([] if known.config else [DEFAULT_PRESET])
     settings = read_settings(recipe.name, presets, known.config)
     source = " + ".join([*presets, *([str(known.config)] if known.config else [])])
-    base = build(recipe.config_class, settings, source)
+    base = build(config_class, settings, source)
     config = tyro.cli(
-        recipe.config_class,
+        config_class,
         prog=f"eyespot distill {recipe.name}",
         description=f"{recipe.about} ({recipe.paper}). Beside the settings below: --output RUN (the run folder), "
         f"--preset {{{', '.join(preset_names(recipe.name))}}} (several are laid over one another; default "
@@ -61,16 +59,20 @@ def distill(arguments: Sequence[str]) -> None:
     # Once more through pydantic, because tyro builds the class field by field.
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    student = recipe.distill(build(recipe.config_class, asdict(config), "settings"), known.output)
+    student = recipe.distill(build(config_class, asdict(config), "settings"), known.output)
     if rank_zero_only.rank == 0:
         _say(f"\nThe student is in {student}, the report in {known.output / 'report.html'}.")
         _say(f'Use it: eyespot.load_encoder("run/{known.output}")')
 
 
 def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
-    """`--data A B` is short for `--data.sources A B`; null and none both mean None."""
-    renamed = {"--data": "--data.sources"}
-    return ["None" if word in ("null", "none") else renamed.get(word, word) for word in arguments]
+    """`--data A B` is short for `--data.sources A B`; null and none both mean None, but for the standardizer "none"."""
+    words: list[str] = []
+    for argument in arguments:
+        for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
+            is_none = word == "null" or (word == "none" and words[-1:] != ["--standardizer"])
+            words.append("None" if is_none else "--data.sources" if word == "--data" else word)
+    return words
 
 
 def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, preset: str = DEFAULT_PRESET) -> None:

@@ -53,7 +53,13 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
 
     Returns:
         The table: experts, proxy, students and the untrained student on five tasks.
+
+    Raises:
+        ValueError: no such preset.
+        RunMismatchError: the folder holds a run of another preset or seed.
     """
+    if preset not in SIZES:
+        raise ValueError(f"quickstart has no preset {preset!r}; there are {', '.join(SIZES)}")
     size, output, say = SIZES[preset], Path(output), Console(stderr=True).print
     config = quickstart_config(output, size, seed)
     fabric = start_fabric(config.engine)

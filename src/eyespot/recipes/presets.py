@@ -83,8 +83,7 @@ def explain(error: ValidationError, config_class: type) -> str:
         path = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            near = difflib.get_close_matches(str(fault["loc"][-1]), _all_names(config_class), n=1)
-            message = "no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
+            message = "no such setting" + _suggestion([str(part) for part in fault["loc"]], config_class)
         elif fault["type"] in ("missing", "missing_argument"):
             message = "must be given"
         elif fault["input"] is not None and not isinstance(fault["input"], dict):
@@ -116,14 +115,24 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
     return content
 
 
-def _all_names(config_class: Any) -> list[str]:
-    """Field names of a configuration and of those inside it."""
-    names: list[str] = []
-    for name, field in getattr(config_class, "__dataclass_fields__", {}).items():
-        names.append(name)
-        kind = field.type
-        inner = (
-            config_class.__pydantic_fields__[name].annotation if hasattr(config_class, "__pydantic_fields__") else kind
-        )
-        names += _all_names(inner)
-    return names
+def _suggestion(wrong: list[str], config_class: Any) -> str:
+    """The setting of the same place that looks most like a misspelt one, or else the one of another place."""
+    paths = _paths(config_class)
+    beside = [path[-1] for path in paths if list(path[:-1]) == wrong[:-1]]
+    if near := difflib.get_close_matches(wrong[-1], beside, n=1):
+        return f"; did you mean {near[0]!r}?"
+    places: dict[str, str] = {}
+    for path in paths:
+        places.setdefault(path[-1], ".".join(path))
+    if near := difflib.get_close_matches(wrong[-1], places, n=1):
+        return f"; did you mean {places[near[0]]!r}?"
+    return ""
+
+
+def _paths(config_class: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where the settings of a configuration are, those of the configurations inside it included."""
+    paths: list[tuple[str, ...]] = []
+    for name, field in getattr(config_class, "__pydantic_fields__", {}).items():
+        paths.append((*place, name))
+        paths += _paths(field.annotation, (*place, name))
+    return paths
