@@ -75,12 +75,14 @@ def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, preset: str = DEFAULT_PRESET) -> None:
+def recipes(
+    name: Annotated[str | None, tyro.conf.Positional] = None, preset: tuple[str, ...] = (DEFAULT_PRESET,)
+) -> None:
     """Show which recipes there are, or one recipe's full configuration as YAML.
 
     Args:
         name: the recipe whose configuration to print.
-        preset: which of its presets.
+        preset: which of its presets; several are laid over one another.
     """
     import yaml
 
@@ -95,7 +97,7 @@ def recipes(name: Annotated[str | None, tyro.conf.Positional] = None, preset: st
         Console().print(table)
         return
     recipe = RECIPES[_nearest(name, RECIPES, "recipe")]
-    config = build(recipe.config_class, read_settings(recipe.name, [preset]), preset)
+    config = build(recipe.config_class, read_settings(recipe.name, preset), " + ".join(preset))
     print(yaml.safe_dump(_lists(asdict(config)), sort_keys=False), end="")
 
 

@@ -16,7 +16,6 @@ class Features:
     Attributes:
         summary: [B, C], one vector per picture (class token or pooled map).
         patches: [B, D, h, w], the dense feature map, row-major, origin top left. C and D may differ.
-
     """
 
     summary: Tensor

@@ -35,7 +35,6 @@ class CachedCommittee(nn.Module):
         setting: everything else that the features depend on (data fingerprint, view settings, seed), JSON-able.
         source_lengths: pictures per data source, in order.
         views: views per picture.
-
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class CachedCommittee(nn.Module):
 
         Raises:
             ValueError: a size other than the teachers' default was asked for; the cache holds one size.
-
         """
         if size is not None:
             raise ValueError("the teacher cache holds features at the teachers' default size; set no teacher_sizes")

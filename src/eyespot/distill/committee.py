@@ -25,7 +25,6 @@ class Committee(nn.Module):
 
     Raises:
         ValueError: no teachers.
-
     """
 
     def __init__(self, teachers: Mapping[str, Encoder], max_grid: int | None = None) -> None:
@@ -52,7 +51,6 @@ class Committee(nn.Module):
         Args:
             batch: `images` [B, 3, S, S], uint8 or floats in [0, 1].
             size: side in pixels for teachers that take any; None is each teacher's default.
-
         """
         images = as_unit_floats(batch["images"])
         return {name: self.look(teacher, images, size) for name, teacher in self.items()}

@@ -35,7 +35,6 @@ class FeatureDistillation(Task):
         standardizer: a key of `eyespot.distill.standardizers.STANDARDIZERS`.
         statistics_steps: batches over which the target statistics are estimated (500 in the paper).
         seed: names the draws of sizes, together with the step; the same on every rank.
-
     """
 
     def __init__(
@@ -108,7 +107,6 @@ class FeatureDistillation(Task):
 
         Raises:
             ValueError: a teacher gives NaN or infinite features; says which.
-
         """
         for batch in batches:
             targets: dict[str, Features] = self.committee(batch, self.sizes(batch["step"])[1])

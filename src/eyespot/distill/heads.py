@@ -14,7 +14,6 @@ class AdapterHead(nn.Sequential):
         width: of the student.
         hidden: 1536 in EUPE's stage 1, 3072 in stages 2 and 3.
         out: width of the teacher.
-
     """
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
@@ -30,7 +29,6 @@ class TeacherAdapter(nn.Module):
         student_dims: (summary, patch) widths of the student.
         hidden: hidden width of both heads.
         teacher_dims: (summary, patch) widths of the teacher.
-
     """
 
     def __init__(self, student_dims: tuple[int, int], hidden: int, teacher_dims: tuple[int, int]) -> None:

@@ -23,7 +23,6 @@ def hadamard(order: int) -> Tensor | None:
 
     Returns:
         float64 [order, order], or None where the two constructions have none.
-
     """
     core, doublings = order, 0
     while not (core in (1, 2) or _is_paley_prime(core - 1)):

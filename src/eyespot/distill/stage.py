@@ -54,7 +54,6 @@ class StageRunner:
         standardizer: how targets are put on one scale.
         seed: of everything drawn.
         cache: folder for teacher features; None computes them live.
-
     """
 
     fabric: Fabric
@@ -81,7 +80,6 @@ class StageRunner:
 
         Returns:
             The stage's folder; its model is in `model/`, adapter heads and standardizers beside it.
-
         """
         folder = self.folder / name
         self.failures |= _read_failures(folder)

@@ -35,7 +35,6 @@ class Standardizer(nn.Module, ABC):
 
         Raises:
             ValueError: nothing was observed, or something that is not finite.
-
         """
 
     @abstractmethod
@@ -102,7 +101,6 @@ class EmaStandardizer(ChannelStandardizer):
     Args:
         width: channels.
         momentum: weight of each training batch, in (0, 1].
-
     """
 
     def __init__(self, width: int, momentum: float = 0.01) -> None:
@@ -181,7 +179,6 @@ class FeatureStandardizer(nn.Module):
     Args:
         kind: a key of `STANDARDIZERS`.
         dims: (summary, patch) widths of the teacher.
-
     """
 
     def __init__(self, kind: str, dims: tuple[int, int]) -> None:

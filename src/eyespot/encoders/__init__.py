@@ -38,7 +38,6 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         ValueError: an unknown prefix or option, or weights that do not fit.
         FileNotFoundError: the file or folder is not there.
         ImportError: an optional library is missing; says how to install it.
-
     """
     path, _, query = spec.partition("?")
     prefix, slash, rest = path.partition("/")

@@ -29,7 +29,6 @@ class Encoder(nn.Module, ABC):
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
-
     """
 
     name: str
@@ -59,7 +58,6 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             ValueError: wrong rank, channels, type, value range, or a size that the model cannot take.
-
         """
         self.check(images)
         return self._encode((images - self.mean) / self.std)
@@ -73,7 +71,6 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             NotImplementedError: the source of this encoder shows no inner layers.
-
         """
         raise NotImplementedError(f"{self.name}: this kind of encoder shows no inner layers")
 

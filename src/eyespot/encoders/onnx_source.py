@@ -33,7 +33,6 @@ class OnnxEncoder(Encoder):
         ImportError: onnxruntime is missing.
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or the named outputs do not exist or have other shapes.
-
     """
 
     def __init__(

@@ -24,7 +24,6 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
         ValueError: no `:factory` in the target, or no such name in the module.
         FileNotFoundError, ModuleNotFoundError: nothing to import there.
         TypeError: what came back is not an Encoder, or one that does not state its widths, stride and default size.
-
     """
     place, colon, factory_name = target.rpartition(":")
     if not colon:

@@ -43,7 +43,6 @@ def save_encoder(
 
     Raises:
         ValueError: the encoder has no weights of its own to save (an ONNX file).
-
     """
     backbone = encoder.model if isinstance(encoder, TimmEncoder) else encoder
     state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
@@ -78,7 +77,6 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) ->
     Raises:
         FileNotFoundError: no model there; says what was looked for.
         ValueError: the weights do not fit the model.
-
     """
     place = find_model_folder(folder)
     config = json.loads((place / CONFIG_FILE).read_text())
@@ -98,7 +96,6 @@ def load_adapters(folder: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: that model was saved without adapters.
-
     """
     file = find_model_folder(folder) / ADAPTER_FILE
     if not file.is_file():
@@ -111,7 +108,6 @@ def find_model_folder(folder: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: nowhere.
-
     """
     folder = Path(folder)
     for place in (folder, folder / "student", folder / "model"):

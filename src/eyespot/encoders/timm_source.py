@@ -34,7 +34,6 @@ class TimmEncoder(Encoder):
         model_args: keyword arguments that `timm.create_model` needs to build it again.
         name: the spec shown to people.
         license: overrides the licence of the model's configuration, which speaks of timm's pretrained weights only.
-
     """
 
     def __init__(
@@ -127,7 +126,6 @@ def create_timm_encoder(
         ValueError: timm has no such model or tag; the nearest names are shown.
         FileNotFoundError: `local-dir:` without a model there.
         RuntimeError: the weights could not be fetched.
-
     """
     if name.startswith("local-dir:"):
         architecture, saved_args = _read_folder(Path(name.removeprefix("local-dir:")))

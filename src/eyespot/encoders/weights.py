@@ -15,7 +15,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or is not a flat dict of tensors.
-
     """
     path = Path(path)
     if not path.is_file():
@@ -36,7 +35,6 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
 
     Raises:
         ValueError: the state does not fit the module.
-
     """
     own = module.state_dict()
     problems = [f"missing {name}" for name in own if name not in state]

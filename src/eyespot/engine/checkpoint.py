@@ -25,7 +25,6 @@ class Checkpoints:
     Args:
         folder: `step-00000500.ckpt` files lie here; the number is the next step to do.
         keep: how many of the newest to keep.
-
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -47,7 +46,6 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it could not be written (disk full, say); names the last good one.
-
         """
         path = self.folder / f"step-{step:08d}.ckpt"
         temporary = self.folder / f".{path.name}.tmp"
@@ -85,7 +83,6 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it is unreadable or belongs to another configuration; shows the difference.
-
         """
         path = self.last
         if path is None:

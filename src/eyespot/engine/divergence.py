@@ -47,7 +47,6 @@ def refuse_divergence(
 
     Raises:
         DivergenceError: names the terms that went first, their step, the saved batch and the checkpoint.
-
     """
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if not broken:
@@ -80,7 +79,6 @@ def refuse_broken_weights(state: Mapping[str, Tensor], step: int, last_good: Pat
 
     Raises:
         DivergenceError: names the weights, the step and the checkpoint.
-
     """
     broken = [name for name, value in state.items() if not value.isfinite().all()]
     if broken:

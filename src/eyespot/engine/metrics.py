@@ -51,7 +51,6 @@ class RunLog:
 
         Raises:
             OSError: it could not be written (disk full, say).
-
         """
         try:
             with open(self.path, "a", encoding="utf-8") as file:

@@ -16,7 +16,6 @@ class TrainingBar:
         steps: how many steps there are in all.
         start: the step to begin at.
         shown: False for processes other than the first, and on request.
-
     """
 
     def __init__(self, title: str, steps: int, start: int, shown: bool) -> None:
@@ -24,6 +23,7 @@ class TrainingBar:
         self.moving = shown and self.console.is_terminal
         self.plain = shown and not self.console.is_terminal
         self.title, self.steps = title, steps
+        self._printed = start
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,5 +54,6 @@ class TrainingBar:
         """Shows the latest loss and rate (pictures per second)."""
         text = f"loss {loss:.3f}  {rate:.0f} pictures/s"
         self.bar.update(self.task, note=text)
-        if self.plain:
+        if self.plain and (step == self.steps or (step - self._printed) * 10 >= self.steps):
+            self._printed = step
             self.console.print(f"{self.title}: step {step}/{self.steps}  {text}", highlight=False)

@@ -28,7 +28,6 @@ class RunFolder:
     Raises:
         RunMismatchError: the folder holds a run with another configuration; shows every difference.
         FileExistsError: the folder holds something else, or is a file.
-
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:

@@ -23,7 +23,6 @@ class Task(nn.Module, ABC):
 
         Args:
             batch: see `eyespot.data.loader`; `batch["step"]` numbers the optimiser step, for draws by counter.
-
         """
 
     @property
@@ -57,7 +56,6 @@ class Task(nn.Module, ABC):
 
         Raises:
             ValueError: tensors are missing or unexpected.
-
         """
         missing, unexpected = self.load_state_dict(dict(state), strict=False)
         missing = [name for name in missing if not self._is_frozen(name)]

@@ -73,7 +73,6 @@ class Trainer:
         stage: its name in metrics and progress.
         seed: of the draws inside a step.
         signature: everything that makes this training what it is; a checkpoint with another one is refused.
-
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Trainer:
             DivergenceError: a loss is NaN or infinite.
             CheckpointError: a checkpoint does not fit or cannot be written.
             KeyboardInterrupt: after a checkpoint, if the user asked to stop.
-
         """
         state = self.checkpoints.load(self.fabric, self.signature)
         if state is not None:

@@ -137,14 +137,14 @@ def distill(
     Args:
         config: see `EupeConfig`; presets are in `presets/eupe/`.
         output: the run folder.
-        measure: called with the finished models by name; its table goes into results.json, card and report.
+        measure: called with the finished models by name; its table goes into results.json, card and report. Not called
+            again for a run that has been measured.
 
     Returns:
         Folder of the student, ready for `load_encoder("run/...")` and timm.
 
     Raises:
         RunMismatchError: the folder holds a run of another configuration.
-
     """
     config = config.checked().resolved()
     fabric = start_fabric(config.engine)
@@ -179,9 +179,7 @@ def distill(
         last = stages.run(STAGE_3, student, committee, config.stage3, cached=proxy is None)
 
     if fabric.is_global_zero:
-        story = _story(config, stages, committee, experts, proxy, last, measure)
-        if story.results is not None:
-            atomic_write_text(run.results, story.results.to_json())
+        story = _story(config, run, stages, committee, experts, proxy, last, measure)
         write_student(run, last, story)
         write_run_report(run, story)
     fabric.barrier()
@@ -193,7 +191,6 @@ def new_encoder(spec: str, seed: int, role: str) -> Encoder:
 
     Raises:
         ValueError: an ONNX file, which cannot be trained.
-
     """
     seed_everything(seed, "init", role)
     if spec.startswith("onnx/"):
@@ -210,6 +207,7 @@ def as_plain(config: EupeConfig) -> dict[str, Any]:
 
 def _story(
     config: EupeConfig,
+    run: RunFolder,
     stages: StageRunner,
     committee: Committee,
     experts: Committee | None,
@@ -224,10 +222,12 @@ def _story(
     encoders = dict(experts.items()) if experts else {}
     encoders |= {"proxy": proxy} if proxy else {}
     encoders["student"] = student
+    if measure is not None and not run.results.exists():
+        atomic_write_text(run.results, measure(encoders).to_json())
     names = ", ".join(teacher["name"].rpartition("/")[2] for teacher in teachers)
-    way = f"through the proxy {config.proxy}" if proxy else "directly"
+    way = f"through the proxy {_short(config.proxy)}" if config.proxy else "directly"
     return RunStory(
-        title=f"{config.student.model.removeprefix('timm/')}, distilled by EUPE",
+        title=f"{_short(config.student.model)}, distilled by EUPE",
         summary=f"One encoder that learned from {len(teachers)} teachers ({names}), {way}, without labels.",
         teachers=teachers,
         data=config.data.sources,
@@ -235,9 +235,14 @@ def _story(
         encoders=encoders,
         pictures=stages.sample_pictures(6, 2 * side),
         sizes=dict.fromkeys(encoders, 2 * side),
-        results=measure(encoders) if measure else None,
+        results=ResultTable.from_json(run.results.read_text()) if run.results.exists() else None,
         failures=stages.failures,
     )
+
+
+def _short(spec: str) -> str:
+    """A spec without source and options, for headings."""
+    return spec.partition("?")[0].partition("/")[2]
 
 
 def _with_steps(stage: StageConfig, steps: int) -> StageConfig:
