@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -203,3 +205,9 @@ def test_the_real_experts(shared, name):
     torch.testing.assert_close(encoder(images[:1]).summary, features.summary[:1], rtol=1e-3, atol=1e-3)
     if name.startswith("keypoints"):
         torch.testing.assert_close(features.patches.norm(dim=1), torch.ones(2, side, side), rtol=1e-3, atol=1e-3)
+
+
+def test_a_missing_onnxruntime_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'eyespot\[onnx\]'"):
+        load_encoder(f"onnx/{tmp_path}/any.onnx")
