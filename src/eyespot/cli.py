@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import eyespot
@@ -157,6 +156,7 @@ def evaluate(
         output: folder for results.json, results.csv and results.md.
     """
     from eyespot.evaluate import evaluate as run
+    from eyespot.evaluate import shown_progress
     from eyespot.evaluate.tasks import DEFAULT_TASKS
     from eyespot.files import atomic_write_text
 
@@ -165,17 +165,9 @@ def evaluate(
     if len(plain) > 1 or (plain and by_task):
         raise ValueError("--data takes one source for all tasks, or TASK=FOLDER for each")
     chosen = tasks or list(by_task) or list(DEFAULT_TASKS)
-    console = Console(stderr=True)
-    with console.status("evaluating") as status:
-        table = run(
-            models,
-            chosen,
-            by_task or (plain[0] if plain else "toybox"),
-            size,
-            limit,
-            seed,
-            progress=lambda what, done, total: status.update(f"[{done}/{total}] {escape(what)}"),
-        )
+    with shown_progress() as progress:
+        source = by_task or (plain[0] if plain else "toybox")
+        table = run(models, chosen, source, size, limit, seed, progress=progress)
     table.print()
     if output is not None:
         for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):

@@ -3,6 +3,7 @@
 from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.evaluate.extract import FeatureBank, extract, picture_size
 from eyespot.evaluate.front import evaluate
+from eyespot.evaluate.progress import shown_progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, Task
 
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate",
     "extract",
     "picture_size",
+    "shown_progress",
 ]

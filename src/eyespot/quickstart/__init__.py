@@ -16,7 +16,7 @@ from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.trainer import start_fabric
-from eyespot.evaluate import ResultTable, evaluate
+from eyespot.evaluate import ResultTable, evaluate, shown_progress
 from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.quickstart.experts import EXPERTS, Lessons, train_expert
 from eyespot.recipes.eupe import RUNTIME_ONLY, EupeConfig, as_plain, distill, new_encoder
@@ -83,7 +83,8 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
         untrained = new_encoder(config.student.model, seed, "student").eval()
         models = {**made, "student, direct": direct, "student, untrained": untrained}
         scenes = ToyboxConfig(2 * size.test_scenes, size.test_scenes, min(200, size.test_scenes), PICTURE)
-        return evaluate(models, data=scenes, size=PICTURE)
+        with shown_progress() as progress:
+            return evaluate(models, data=scenes, size=PICTURE, progress=progress)
 
     distill(config, output, measure)
     say(f"[bold]5/5[/bold] report: {run.report}")

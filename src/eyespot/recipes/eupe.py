@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 
 from eyespot.data import DataConfig
 from eyespot.data.randomness import seed_everything
-from eyespot.distill.committee import Committee, load_committee
+from eyespot.distill.committee import Committee, load_committee, short_names
 from eyespot.distill.stage import StageConfig, StageRunner, StandardizerKind, lineage
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
@@ -224,7 +224,7 @@ def _story(
     encoders["student"] = student
     if measure is not None and not run.results.exists():
         atomic_write_text(run.results, measure(encoders).to_json())
-    names = ", ".join(teacher["name"].rpartition("/")[2] for teacher in teachers)
+    names = ", ".join(short_names(teacher["name"] for teacher in teachers))
     way = f"through the proxy {_short(config.proxy)}" if config.proxy else "directly"
     return RunStory(
         title=f"{_short(config.student.model)}, distilled by EUPE",
