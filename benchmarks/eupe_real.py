@@ -38,6 +38,7 @@ PICTURES = (
     "coco/train2017/images",
     "coco/val2017/images",
 )
+PLACES = ("teachers", "data", "work", "proxies")
 ARMS = ("full", "direct", "no_multires")
 
 
@@ -51,12 +52,14 @@ def arm_config(arm: str, seed: int, args: argparse.Namespace) -> EupeConfig:
     config = build(EupeConfig, settings, args.preset)
     if args.scale != 1:
         config = scaled(config, args.scale)
+    if args.proxies and config.proxy is not None:
+        config = replace(config, proxy=f"run/{args.proxies}/full-seed{seed}/stage-1-proxy")
     if arm == "full":
         return config
     full = arm_config("full", seed, args)
     config = replace(config, stage2=replace(config.stage2, steps=full.stage2.steps + full.stage3.steps))
     # The proxy is the same for the same seed, so it is trained once.
-    if config.proxy is None:
+    if config.proxy is None or args.proxies:
         return config
     return replace(config, proxy=f"run/{run_folder('full', seed, args)}/stage-1-proxy")
 
@@ -127,6 +130,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/eupe_real"))
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--student", default="timm/vit_tiny_patch16_dinov3_qkvb")
+    parser.add_argument("--proxies", type=Path, help="work folder of another call, whose proxies to use again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of every stage")
@@ -149,16 +153,19 @@ def main() -> None:
             models[f"{arm} {seed}"] = f"run/{distill(arm_config(arm, seed, args), folder)}"
             groups.setdefault(f"student, {arm}", []).append(f"{arm} {seed}")
             times[f"{arm} {seed}"] = minutes(folder)
-        if "full" in args.arms:
+        if "full" in args.arms and not args.proxies:
             models[f"proxy {seed}"] = f"run/{run_folder('full', seed, args)}/stage-1-proxy"
             groups.setdefault("proxy", []).append(f"proxy {seed}")
     table = measure(models, args)
     table.print()
     lines = spread_table(table, groups)
     print("\n".join(lines))
+    # Results speak of the data, not of where somebody keeps them.
+    settings = json.loads(table.to_json().replace(str(args.data), "DATA"))["settings"]
+    table = ResultTable(table.columns, table.rows, settings)
     record = {
         "machine": machine_info(),
-        "settings": {key: str(value) for key, value in vars(args).items() if key not in ("teachers", "data", "work")},
+        "settings": {key: str(value) for key, value in vars(args).items() if key not in PLACES},
         "minutes": times,
         "table": json.loads(table.to_json()),
         "summary": lines,

@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
+import eyespot
+
 
 def machine_info() -> dict[str, Any]:
     """The machine and the versions, ready for JSON.
 
     Returns:
         cpu (model name), cores (those this process may use), memory_gib (None if the system does not tell), gpus (list
-        of names, empty without one), os, python, torch, timm, eyespot (versions, None if not installed as a package)
+        of names, empty without one), os, python, torch, timm, eyespot (versions)
         and date (UTC, ISO 8601, to the second).
     """
     return {
@@ -29,7 +31,7 @@ def machine_info() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "timm": _version("timm"),
-        "eyespot": _version("eyespot"),
+        "eyespot": eyespot.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
