@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eyespot.recipes.eupe import EupeConfig
+from eyespot.recipes.presets import merged
 
 TEACHERS = '''
 import torch
@@ -94,21 +95,12 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
             "progress": False,
         },
     }
-    return merge(plain, changes)
+    return merged(plain, changes)
 
 
 def tiny_config(folder: Path, **changes: Any) -> EupeConfig:
     """The same, validated."""
     return TypeAdapter(EupeConfig).validate_python(settings(folder, **changes))
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings laid over others."""
-    result = dict(below)
-    for key, value in above.items():
-        inner = result.get(key)
-        result[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return result
 
 
 def all_stages(**changes: Any) -> dict[str, Any]:

@@ -25,8 +25,7 @@ def test_config_is_plain_yaml_in_its_order(folder: Path) -> None:
 
 
 def test_the_same_configuration_continues(folder: Path) -> None:
-    RunFolder(folder, CONFIG)
-    RunFolder(str(folder), CONFIG)
+    assert RunFolder(folder, CONFIG).path == RunFolder(str(folder), CONFIG).path == folder
 
 
 def test_every_difference_is_shown(folder: Path) -> None:
@@ -59,7 +58,7 @@ def test_an_empty_folder_and_what_a_kill_left_are_no_hindrance(tmp_path: Path) -
     RunFolder(tmp_path, CONFIG)
     (tmp_path / ".config.yaml.123.tmp").write_text("teach")
     RunFolder(tmp_path, CONFIG).write_config(CONFIG)
-    RunFolder(tmp_path, CONFIG)
+    assert yaml.safe_load((RunFolder(tmp_path, CONFIG).path / "config.yaml").read_text()) == CONFIG
 
 
 def test_places(tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ def test_finished_run_is_not_trained_again(folder: Path, run: Path, no_training:
 
 def test_settings_that_do_not_touch_the_result_may_change(folder: Path, run: Path, no_training: None) -> None:
     engine = {"log_every": 7, "checkpoint_every": 9, "keep_checkpoints": 1}
-    distill(tiny_config(folder, data={"workers": 2, "keep_decoded": True}, engine=engine), run)
+    changed = tiny_config(folder, data={"workers": 2, "keep_decoded": True}, engine=engine)
+    assert distill(changed, run) == run / "student"
 
 
 def test_another_configuration_is_refused_with_every_difference(folder: Path, run: Path) -> None:
