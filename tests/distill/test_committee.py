@@ -12,7 +12,6 @@ from eyespot.distill.committee import (
     load_committee,
     resize_pictures,
     short_names,
-    teacher_size,
 )
 from eyespot.encoders import load_encoder, save_encoder
 
@@ -50,9 +49,9 @@ def test_a_size_is_for_teachers_that_take_any():
     teachers = mixed()
     features = Committee(teachers)(make_batch(), size=64)
     assert {name: one.grid for name, one in features.items()} == {"fine": (16, 16), "coarse": (3, 2), "free": (8, 8)}
-    assert teacher_size(teachers["coarse"], 64) == (48, 32)
-    assert teacher_size(teachers["free"], 64) == (64, 64)
-    assert teacher_size(teachers["free"], None) == (40, 40)
+    assert teachers["coarse"].fitting_size(64) == (48, 32)
+    assert teachers["free"].fitting_size(64) == (64, 64)
+    assert teachers["free"].fitting_size(None) == (40, 40)
 
 
 def test_uint8_and_unit_floats_are_the_same_picture():

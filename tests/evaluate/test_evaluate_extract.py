@@ -1,21 +1,21 @@
 import pytest
 import torch
 
-from eyespot.evaluate import FeatureBank, extract, picture_size
+from eyespot.evaluate import FeatureBank, extract
 from eyespot.evaluate.datasets import TensorPictures
 from eyespot.features import Features
 
 
 def test_size_is_native_or_rounded_to_the_stride(colour_encoder):
     free, fixed = colour_encoder(stride=16), colour_encoder(native_size=(24, 40))
-    assert picture_size(free, 100) == (96, 96)
-    assert picture_size(free, 104) == (112, 112)
-    assert picture_size(free, (64, 90)) == (64, 96)
-    assert picture_size(free, 3) == (16, 16)
-    assert picture_size(free) == (32, 32)
-    assert picture_size(fixed, 100) == (24, 40)
+    assert free.fitting_size(100) == (96, 96)
+    assert free.fitting_size(104) == (112, 112)
+    assert free.fitting_size((64, 90)) == (64, 96)
+    assert free.fitting_size(3) == (16, 16)
+    assert free.fitting_size() == (32, 32)
+    assert fixed.fitting_size(100) == (24, 40)
     with pytest.raises(ValueError, match="positive"):
-        picture_size(free, 0)
+        free.fitting_size(0)
 
 
 def test_extract_equals_the_encoder_and_does_not_depend_on_the_batch(colours):

@@ -326,3 +326,11 @@ def test_yaml_round_trip(folder: Path) -> None:
     text = yaml.safe_dump(as_plain(config))
     assert TypeAdapter(EupeConfig).validate_python(yaml.safe_load(text)) == config
     assert TypeAdapter(EupeConfig).validate_python(settings(folder)) == tiny_config(folder)
+
+
+def test_sizes_are_rounded_to_the_students_stride(folder: Path, tmp_path: Path) -> None:
+    coarse = "timm/test_resnet"  # stride 32: 48 becomes 64
+    config = tiny_config(
+        folder, proxy=None, student={"model": coarse}, stage2={"student_sizes": [48]}, stage3={"steps": 0}
+    )
+    assert load_encoder(f"run/{distill(config, tmp_path / 'run').parent}").stride == 32

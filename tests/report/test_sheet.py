@@ -46,7 +46,7 @@ def test_each_encoder_gets_a_size_that_it_can_take(images):
     free, fixed, wide, exact = Blocks(16), Blocks(8, (24, 24)), Blocks(8), Blocks(8)
     encoders = {"free": free, "fixed": fixed, "wide": wide, "exact": exact}
     pca_columns(encoders, images, sizes={"wide": 80, "fixed": 80, "exact": (16, 64)})
-    assert [encoder.seen for encoder in encoders.values()] == [[(32, 64)], [(24, 24)], [(80, 120)], [(16, 64)]]
+    assert [encoder.seen for encoder in encoders.values()] == [[(48, 64)], [(24, 24)], [(80, 120)], [(16, 64)]]
 
 
 def test_training_mode_comes_back(images):

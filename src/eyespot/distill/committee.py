@@ -50,14 +50,14 @@ class Committee(nn.Module):
 
         Args:
             batch: `images` [B, 3, S, S], uint8 or floats in [0, 1].
-            size: side in pixels for teachers that take any; None is each teacher's default.
+            size: side in pixels for teachers that take any, rounded to their stride; None is each teacher's default.
         """
         images = as_unit_floats(batch["images"])
         return {name: self.look(teacher, images, size) for name, teacher in self.items()}
 
     def look(self, teacher: Encoder, images: Tensor, size: int | None = None) -> Features:
         """One teacher's features [B, C], [B, D, h, w] of pictures in [0, 1] of any size."""
-        features = teacher(resize_pictures(images, teacher_size(teacher, size))).float()
+        features = teacher(resize_pictures(images, teacher.fitting_size(size))).float()
         return self._limited(features)
 
     def _limited(self, features: Features) -> Features:
@@ -85,13 +85,6 @@ def short_names(specs: Iterable[str]) -> list[str]:
         numbered = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
         names.append(next(name for name in numbered if name not in names and not hasattr(taken, name)))
     return names
-
-
-def teacher_size(teacher: Encoder, size: int | None) -> tuple[int, int]:
-    """(height, width) a teacher looks at: its native size, else `size`, else its default."""
-    if teacher.native_size is not None:
-        return teacher.native_size
-    return (size, size) if size is not None else teacher.default_size
 
 
 def as_unit_floats(images: Tensor) -> Tensor:

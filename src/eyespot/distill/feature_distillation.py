@@ -29,7 +29,7 @@ class FeatureDistillation(Task):
         student: the encoder that is trained.
         committee: the frozen teachers; one (the proxy) in EUPE's stages 2 and 3.
         adapter_width: hidden width of the adapter heads.
-        student_sizes: sides in pixels; one per step is drawn from these for the student.
+        student_sizes: sides in pixels, rounded to the student's stride; one per step is drawn from these.
         teacher_sizes: likewise for teachers that take any size, drawn independently (EUPE stage 3). Empty: every
             teacher's own default size.
         standardizer: a key of `eyespot.distill.standardizers.STANDARDIZERS`.
@@ -66,10 +66,9 @@ class FeatureDistillation(Task):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses `TEACHER/summary` and `TEACHER/patch` of each teacher, and their plain sum `loss` (EUPE eq. 7)."""
         student_size, teacher_size = self.sizes(batch["step"])
-        assert student_size is not None
         targets = self.committee(batch, teacher_size)
         images = as_unit_floats(batch["images"])
-        features = self.student(resize_pictures(images, (student_size, student_size)))
+        features = self.student(resize_pictures(images, self.student.fitting_size(student_size)))
         losses: dict[str, Tensor] = {}
         for name, target in targets.items():
             prediction = self.heads[name](features)

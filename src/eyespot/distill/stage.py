@@ -15,7 +15,7 @@ from torch import Tensor
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CachedCommittee
-from eyespot.distill.committee import Committee, teacher_size
+from eyespot.distill.committee import Committee
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, save_encoder
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
@@ -33,7 +33,7 @@ class StageConfig(OptimConfig):
     """One stage: an optimisation, and what student and teachers look at."""
 
     student_sizes: tuple[int, ...] = Field(min_length=1)
-    """Side of the student's pictures in pixels; with several, one is drawn per step."""
+    """Side of the student's pictures in pixels, rounded to its stride; with several, one is drawn per step."""
     teacher_sizes: tuple[int, ...] = ()
     """The same for teachers that take any size, drawn independently. Empty: each teacher's own default size."""
     adapter_width: int = Field(gt=0)
@@ -86,7 +86,7 @@ class StageRunner:
         if is_finished(folder):
             return folder
         use_cache = cached and self.cache is not None and not config.teacher_sizes
-        loader = self._loader(committee, config, self.data.views if use_cache else None)
+        loader = self._loader(student, committee, config, self.data.views if use_cache else None)
         watched = self._cached(committee, loader) if use_cache else committee
         seed_everything(self.seed, name, "heads")
         task = FeatureDistillation(
@@ -135,11 +135,12 @@ class StageRunner:
         loader = PictureLoader(plain, count, sources=next(iter(self._sources.values()), None))
         return loader.batch(0)["images"].float() / 255
 
-    def _loader(self, committee: Committee, config: StageConfig, views: int | None) -> PictureLoader:
+    def _loader(self, student: Encoder, committee: Committee, config: StageConfig, views: int | None) -> PictureLoader:
         """Views are made once per picture, as large as anybody in the stage looks at."""
         sides = config.teacher_sizes or (None,)
-        wanted = [max(teacher_size(teacher, side)) for _, teacher in committee.items() for side in sides]
-        data = replace(self.data, size=max(*wanted, *config.student_sizes), views=views)
+        wanted = [max(teacher.fitting_size(side)) for _, teacher in committee.items() for side in sides]
+        wanted += [max(student.fitting_size(side)) for side in config.student_sizes]
+        data = replace(self.data, size=max(wanted), views=views)
         # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
         # which stages ran before it in the same process.
         known = self._sources.get(data.size)

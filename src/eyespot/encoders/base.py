@@ -87,6 +87,25 @@ class Encoder(nn.Module, ABC):
             )
         return None
 
+    def fitting_size(self, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
+        """The (height, width) nearest to a wanted size that the encoder takes.
+
+        Its native size if it has one. Otherwise the wanted size (its own default if None), each side rounded to the
+        nearest multiple of the stride.
+
+        Raises:
+            ValueError: a size below one pixel.
+        """
+        if self.native_size is not None:
+            return self.native_size
+        height, width = (size, size) if isinstance(size, int) else (size or self.default_size)
+        if min(height, width) < 1:
+            raise ValueError(f"the size of a picture must be positive, got {height}x{width}")
+        return self._rounded(height), self._rounded(width)
+
+    def _rounded(self, side: int) -> int:
+        return max(1, int(side / self.stride + 0.5)) * self.stride
+
     def check(self, images: Tensor) -> None:
         """Refuses pictures that would be silently misread; see `forward`.
 

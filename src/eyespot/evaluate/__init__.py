@@ -1,7 +1,7 @@
 """Evaluation of frozen encoders: one module per protocol, one table for all."""
 
 from eyespot.evaluate.datasets import ToyboxConfig
-from eyespot.evaluate.extract import FeatureBank, extract, picture_size
+from eyespot.evaluate.extract import FeatureBank, extract
 from eyespot.evaluate.front import evaluate
 from eyespot.evaluate.progress import shown_progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
@@ -18,6 +18,5 @@ __all__ = [
     "ToyboxConfig",
     "evaluate",
     "extract",
-    "picture_size",
     "shown_progress",
 ]

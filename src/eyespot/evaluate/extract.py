@@ -14,24 +14,6 @@ from eyespot.features import Features
 HALF_RANGE = 6e4  # just below the largest float16
 
 
-def picture_size(encoder: Encoder, size: int | tuple[int, int] | None = None) -> tuple[int, int]:
-    """The (height, width) at which an encoder is evaluated.
-
-    Its native size if it has one. Otherwise the wanted size (its own default if None), each side rounded to the
-    nearest multiple of the stride.
-
-    Raises:
-        ValueError: a size below one pixel.
-    """
-    if encoder.native_size is not None:
-        return encoder.native_size
-    height, width = (size, size) if isinstance(size, int) else (size or encoder.default_size)
-    if min(height, width) < 1:
-        raise ValueError(f"the size of a picture must be positive, got {height}x{width}")
-    stride = encoder.stride
-    return (max(1, int(height / stride + 0.5)) * stride, max(1, int(width / stride + 0.5)) * stride)
-
-
 def extract(
     encoder: Encoder,
     pictures: Tensor | Pictures,
@@ -49,7 +31,7 @@ def extract(
         encoder: any encoder.
         pictures: [N, 3, H, W], uint8 or floats in [0, 1], or anything that reads pictures at a wanted size.
         batch_size: pictures per forward pass.
-        size: see `picture_size`.
+        size: see `Encoder.fitting_size`.
         patches: False keeps only the mean patch of each picture, as a map of one cell: enough for tasks that look at
             summaries, and small.
         progress: called with (pictures done, pictures in all) after each batch.
@@ -63,7 +45,7 @@ def extract(
     source = TensorPictures(pictures) if isinstance(pictures, Tensor) else pictures
     if len(source) == 0:
         raise ValueError("there are no pictures to extract features from")
-    wanted = picture_size(encoder, size)
+    wanted = encoder.fitting_size(size)
     training = encoder.training
     encoder.eval()
     parts: list[Features] = []

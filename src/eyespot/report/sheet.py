@@ -158,8 +158,5 @@ def _patches(encoder: Encoder, images: Tensor, size: tuple[int, int]) -> Tensor:
 def _input_size(encoder: Encoder, picture: tuple[int, int], wanted: int | tuple[int, int] | None) -> tuple[int, int]:
     if isinstance(wanted, tuple):
         return wanted
-    if encoder.native_size is not None:
-        return encoder.native_size
     factor = wanted / min(picture) if wanted is not None else 1.0
-    height, width = (max(1, round(side * factor / encoder.stride)) * encoder.stride for side in picture)
-    return height, width
+    return encoder.fitting_size((max(1, round(picture[0] * factor)), max(1, round(picture[1] * factor))))
