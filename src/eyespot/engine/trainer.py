@@ -47,7 +47,8 @@ def start_fabric(engine: EngineConfig) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for chatter in ("lightning.fabric", "lightning.pytorch"):  # importing lightning brings both
+        logging.getLogger(chatter).setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=engine.accelerator,
         devices=devices,
