@@ -179,7 +179,7 @@ def test_files_are_sparse_and_of_full_length(tmp_path):
         Committee({"fine": ToyEncoder("fine", stride=4)}), tmp_path, setting={}, source_lengths=[100_000], views=8
     )
     committee(batch((0, 99_999, 7)))
-    patches = committee.stores["fine"].folder / "patches.f16"
+    patches = committee.stores["fine"].folder / "patches.float16"
     assert patches.stat().st_size == 800_000 * 5 * 8 * 8 * 2
     assert patches.stat().st_blocks * 512 < 10_000_000
 

@@ -9,7 +9,9 @@ from toy_encoders import ToyEncoder, make_batch, pictures
 from eyespot.distill.committee import (
     Committee,
     as_unit_floats,
+    has_random_weights,
     load_committee,
+    require_permissive,
     resize_pictures,
     short_names,
 )
@@ -140,3 +142,78 @@ def test_a_committee_from_specs(tmp_path):
     assert [teacher.name for _, teacher in committee.items()] == specs
     features = committee(make_batch(side=64), size=64)
     assert torch.equal(features["same"].patches, features["same-2"].patches) and features["same"].grid == (3, 3)
+
+
+# Licences
+
+
+def saved(folder, licence, teachers=()):
+    lineage = [{"name": f"python/t:{number}", "licence": one} for number, one in enumerate(teachers)]
+    encoder = load_encoder("timm/test_vit", pretrained=False)
+    return f"run/{save_encoder(encoder, folder, license=licence, details={'teachers': lineage})}"
+
+
+def test_permissive_models_pass(tmp_path):
+    specs = [saved(tmp_path / "own", "mit"), saved(tmp_path / "taught", "other", ["mit", "apache-2.0"])]
+    require_permissive([*specs, "timm/vit_large_patch14_reg4_dinov2.lvd142m?img_size=224"])
+
+
+def test_restricted_models_are_named_with_their_licence_whether_own_or_inherited(tmp_path):
+    own, taught, silent = (
+        saved(tmp_path / name, licence, teachers)
+        for name, licence, teachers in (
+            ("own", "cc-by-nc-4.0", []),
+            ("taught", "mit", ["mit", "dinov3-license"]),
+            ("silent", None, []),
+        )
+    )
+    with pytest.raises(ValueError, match="permissive_only") as refusal:
+        require_permissive([own, saved(tmp_path / "free", "mit"), taught, silent])
+    assert str(refusal.value).splitlines()[1:-1] == [
+        f"  {own}: non-commercial (cc-by-nc-4.0)",
+        f"  {taught}: custom terms (dinov3-license)",
+        f"  {silent}: unknown (no licence stated)",
+    ]
+
+
+def test_weights_that_timm_would_fetch_are_judged_before_anything_is_loaded(monkeypatch):
+    def load_nothing(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("eyespot.distill.committee.load_encoder", load_nothing)
+    restricted = {
+        "timm/vit_base_patch16_dinov3.lvd1689m": "custom terms (dinov3-license)",
+        "timm/vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m?img_size=64": (
+            "non-commercial (fair-noncommercial-research-license)"
+        ),
+        "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=true": "non-commercial (fair-noncommercial-research-license)",
+        "timm/vit_so400m_patch14_siglip_gap_224.pali_mix": "custom terms (gemma)",
+        "timm/resnet50.bamboo": "unknown (no licence stated)",
+    }
+    with pytest.raises(ValueError) as refusal:
+        require_permissive(["onnx/large.onnx", "timm/test_vit", *restricted])
+    assert str(refusal.value).splitlines()[1:-1] == [f"  {spec}: {words}" for spec, words in restricted.items()]
+
+
+def test_what_a_spec_says_of_its_weights_goes_before_the_registry():
+    require_permissive(["timm/test_vit?weights=own.pt&license=mit", "timm/resnet50.bamboo?license=mit"])
+    with pytest.raises(ValueError, match="custom terms"):
+        require_permissive(["timm/test_vit?license=gemma"])
+    for unknown in ("weights=own.pt", "pretrained=false"):
+        with pytest.raises(ValueError, match="no licence stated"):
+            require_permissive([f"timm/test_vit?{unknown}"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "random"),
+    [
+        ("timm/test_vit?pretrained=false", True),
+        ("timm/test_vit?img_size=64&pretrained=false", True),
+        ("timm/test_vit", False),
+        ("timm/test_vit?pretrained=true", False),
+        ("timm/test_vit?weights=a.pt&pretrained=false", False),
+        ("run/runs/x", False),
+    ],
+)
+def test_random_weights_are_told_from_others(spec, random):
+    assert has_random_weights(spec) is random

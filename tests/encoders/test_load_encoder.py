@@ -1,7 +1,7 @@
 import pytest
 
 import eyespot
-from eyespot.encoders import PREFIXES, load_encoder
+from eyespot.encoders import SOURCES, load_encoder
 
 
 def test_it_is_at_the_front_of_the_package():
@@ -12,7 +12,7 @@ def test_it_is_at_the_front_of_the_package():
 def test_a_spec_without_a_known_source_lists_the_sources(spec):
     with pytest.raises(ValueError, match="names no model") as refusal:
         load_encoder(spec)
-    assert all(prefix in str(refusal.value) for prefix in PREFIXES)
+    assert all(prefix in str(refusal.value) for prefix in SOURCES)
 
 
 @pytest.mark.parametrize(("spec", "near"), [("tim/x", "timm"), ("onx/a.onnx", "onnx"), ("pyton/a:b", "python")])

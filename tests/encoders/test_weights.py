@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eyespot.encoders import load_encoder, load_strictly, read_weights, save_encoder
+from eyespot.encoders import load_encoder, save_encoder
+from eyespot.encoders.weights import load_strictly, read_weights
 
 
 @pytest.fixture(scope="module")

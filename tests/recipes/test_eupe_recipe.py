@@ -10,12 +10,15 @@ import pytest
 import timm
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
 from eyespot import load_encoder
+from eyespot.encoders import save_encoder
+from eyespot.encoders.licenses import Terms
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.engine.trainer import Trainer
@@ -127,6 +130,40 @@ def test_lineage_and_licences_reach_the_student_through_the_proxy(run: Path) -> 
     assert "may not be used commercially" in card
     assert "teachers.py:what" in card and "teachers.py:where" in card
     assert load_encoder(f"run/{run}").license == "cc-by-nc-4.0"
+
+
+def test_the_strictest_licence_of_mixed_teachers_decides(run: Path) -> None:
+    """Through the proxy: header and text of the card, the report, and what the loaded student says."""
+    sentence = "The student may not be used commercially: cc-by-nc-4.0 allows non-commercial use only."
+    card = ModelCard.load(run / "student/README.md")
+    assert card.data.license == "cc-by-nc-4.0" and sentence in card.text
+    assert sentence in (run / "report.html").read_text()
+    for place in (run / STAGE_1, run / STAGE_2, run / STAGE_3, run / "student"):
+        assert load_encoder(f"run/{place}").terms is Terms.NON_COMMERCIAL
+
+
+def test_a_student_that_starts_from_released_weights_inherits_their_licence_too(folder: Path, tmp_path: Path) -> None:
+    free = f"python/{folder}/teachers.py:what"
+    released = save_encoder(load_encoder("timm/test_vit?pretrained=false"), tmp_path / "released", license="gemma")
+    changes = {"teachers": [free], "proxy": None, "student": {"model": f"run/{released}"}, "stage3": {"steps": 0}}
+    student = distill(tiny_config(folder, **changes), tmp_path / "run")
+    card = ModelCard.load(student / "README.md")
+    assert card.data.license == "gemma" and "custom terms of gemma" in card.text
+    assert load_encoder(f"run/{student}").terms is Terms.CUSTOM
+    with pytest.raises(ValueError, match="released: custom terms"):
+        distill(tiny_config(folder, **changes, permissive_only=True), tmp_path / "refused")
+
+
+def test_a_student_that_starts_from_weights_of_unknown_licence_is_not_taken_for_free(
+    folder: Path, tmp_path: Path
+) -> None:
+    found = tmp_path / "found.pt"
+    torch.save(new_encoder("timm/test_vit", 0, "student").model.state_dict(), found)
+    student = {"model": f"timm/test_vit?weights={found}"}
+    changes = {"teachers": [f"python/{folder}/teachers.py:what"], "proxy": None, "student": student}
+    made = distill(tiny_config(folder, **changes, stage3={"steps": 0}), tmp_path / "run")
+    assert ModelCard.load(made / "README.md").data.license == "unknown"
+    assert load_encoder(f"run/{made}").terms is Terms.UNKNOWN
 
 
 def test_report_tells_the_run(run: Path) -> None:
@@ -268,13 +305,48 @@ def test_cached_teachers_cold_and_warm_give_the_same(folder: Path, tmp_path: Pat
     cold = distill(tiny_config(folder, **changes), tmp_path / "cold")
     warm = distill(tiny_config(folder, **changes), tmp_path / "warm")
     assert model_bytes(warm.parent) == model_bytes(cold.parent)
-    assert list((tmp_path / "cache").rglob("patches.f16"))
+    assert list((tmp_path / "cache").rglob("patches.*"))
     live = distill(tiny_config(folder, data={"views": 2}), tmp_path / "live")
     first, second = (read_lines(place.parent / "metrics.jsonl")[0] for place in (cold, live))
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-2)  # but for float16
     # so it cannot be switched in the middle of a run
     with pytest.raises(RunMismatchError, match=r"teacher_cache: .* -> None"):
         distill(tiny_config(folder, data={"views": 2}), tmp_path / "cold")
+
+
+# Permissive licences only
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "teachers.py:where: non-commercial (cc-by-nc-4.0)"),
+        ({"teachers": [], "proxy": "run/RUN/stage-1-proxy"}, "stage-1-proxy: non-commercial (cc-by-nc-4.0)"),
+        ({"teachers": ["WHAT"], "proxy": None, "student": {"model": "python/FOLDER/teachers.py:student"}}, "unknown"),
+        ({"teachers": ["WHAT"], "student": {"start": "run/RUN/stage-2-student"}}, "stage-2-student: non-commercial"),
+        ({"teachers": ["WHAT"], "proxy": "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=true"}, "fair-noncommercial"),
+    ],
+)
+def test_permissive_only_refuses_before_anything_is_made(
+    folder: Path, run: Path, tmp_path: Path, no_training: None, changes: dict[str, Any], named: str
+) -> None:
+    places = {"WHAT": f"python/{folder}/teachers.py:what", "FOLDER": str(folder), "RUN": str(run)}
+    text = json.dumps(changes)
+    for word, place in places.items():
+        text = text.replace(word, place)
+    with pytest.raises(ValueError, match="permissive_only") as refused:
+        distill(tiny_config(folder, **json.loads(text), permissive_only=True), tmp_path / "run")
+    assert named in str(refused.value) and "teachers.py:what" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_permissive_only_admits_permissive_teachers_and_random_weights(folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(
+        folder, teachers=[f"python/{folder}/teachers.py:what"], permissive_only=True, stage3={"steps": 0}
+    )
+    student = distill(config, tmp_path / "run")
+    assert ModelCard.load(student / "README.md").data.license == "mit"
+    distill(replace(config, permissive_only=False), tmp_path / "run")  # it does not touch the result
 
 
 # What is refused

@@ -11,11 +11,13 @@ import timm
 import torch
 import yaml
 
+from eyespot.distill.committee import require_permissive
+from eyespot.encoders.licenses import Terms, terms_of
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
 from eyespot.recipes.eupe import EupeConfig, as_plain
 from eyespot.recipes.presets import ConfigError, build, merged, preset_names, preset_text, read_settings
 
-PRESETS = ["direct", "laptop", "no_multires", "paper", "quickstart"]
+PRESETS = ["direct", "laptop", "no_multires", "paper", "permissive", "quickstart"]
 
 PUBLISHED: dict[str, Any] = {
     # What is known of the paper's recipe, by the name of the setting: sections 4.1 and 4.2, and the student of table 1.
@@ -215,6 +217,53 @@ def test_ablations_laid_over_the_laptop_keep_its_sizes(ablation: str, changes: s
     assert config["stage2.steps"] == laptop["stage2.steps"]
 
 
+# The permissive committee
+
+
+@pytest.mark.parametrize("ground", ["paper", "laptop"])
+def test_permissive_changes_the_committee_and_nothing_else(ground: str) -> None:
+    below, config = (leaves(as_plain(preset(*names))) for names in ((ground,), (ground, "permissive")))
+    assert {path for path in below if below[path] != config[path]} == {"teachers", "permissive_only"}
+    assert config["permissive_only"] is True
+
+
+def test_permissive_alone_stands_on_the_paper() -> None:
+    assert preset("permissive") == preset("paper", "permissive")
+
+
+def test_permissive_teachers_are_so_by_timms_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = preset("permissive")
+    assert len(config.teachers) >= 3
+    for spec in config.teachers:
+        cfg = timm.get_pretrained_cfg(spec.removeprefix("timm/"))
+        assert cfg.tag and terms_of(cfg.license) is Terms.PERMISSIVE, spec
+        assert cfg.hf_hub_id, spec
+    monkeypatch.setattr("eyespot.distill.committee.load_encoder", None)  # nothing may be fetched to find out
+    require_permissive(config.learnt_from)
+
+
+def test_the_guide_says_where_each_permissive_licence_is_stated() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs/licences.md").read_text()
+    rows = [line for line in guide.splitlines() if line.startswith("| `vit_")]
+    for spec in preset("permissive").teachers:
+        (row,) = [row for row in rows if row.startswith(f"| `{spec.removeprefix('timm/')}`")]
+        assert "Apache 2.0" in row and row.count("https://") + row.count("the same page") >= 2
+    named = [name for row in rows for name in re.findall(r"`(vit_[\w.]+)`", row)]
+    assert len(named) > len(preset("permissive").teachers)
+    for name in named:
+        assert terms_of(timm.get_pretrained_cfg(name).license) is Terms.PERMISSIVE, name
+
+
+def test_permissive_teachers_take_any_size_and_show_a_map() -> None:
+    for spec in preset("permissive").teachers:
+        with torch.device("meta"):
+            teacher = create_timm_encoder(spec.removeprefix("timm/"), pretrained=False)
+        assert teacher.native_size is None
+        features = teacher._encode(torch.empty(1, 3, *teacher.default_size, device="meta"))
+        side = teacher.default_size[0] // teacher.stride
+        assert features.patches.shape == (1, teacher.patch_dim, side, side)
+
+
 def test_extends_is_the_ground_of_the_first_layer_only(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: laptop\nseed: 7\nstage1: {steps: 3}\n")
@@ -252,7 +301,7 @@ def test_data_may_be_a_plain_list_of_sources() -> None:
 def test_unknown_preset_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"eupe has no preset 'labtop'; did you mean 'laptop'\?"):
         preset_text("eupe", "labtop")
-    with pytest.raises(ConfigError, match="there are direct, laptop, no_multires, paper, quickstart"):
+    with pytest.raises(ConfigError, match="there are direct, laptop, no_multires, paper, permissive, quickstart"):
         preset_text("eupe", "xyz")
 
 

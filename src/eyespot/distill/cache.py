@@ -6,21 +6,18 @@ the same features come up again in every epoch, every stage and every run over t
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eyespot.distill.committee import Committee, as_unit_floats
 from eyespot.encoders import Encoder
+from eyespot.encoders.identity import identity
+from eyespot.feature_store import FeatureStore
 from eyespot.features import Features
-from eyespot.files import atomic_write_text
 
 
 class CachedCommittee(nn.Module):
@@ -52,7 +49,7 @@ class CachedCommittee(nn.Module):
         self.offsets = torch.tensor([0, *source_lengths]).cumsum(0)
         rows = int(self.offsets[-1]) * views
         self.stores = {
-            name: _Store(Path(folder), teacher, {**setting, "max_grid": committee.max_grid, "rows": rows})
+            name: FeatureStore(Path(folder), {**identity(teacher), **setting, "max_grid": committee.max_grid}, rows)
             for name, teacher in committee.items()
         }
 
@@ -80,77 +77,3 @@ class CachedCommittee(nn.Module):
             fresh = images[missing.to(images.device)]
             store.write(rows[missing], self.committee.look(teacher, as_unit_floats(fresh)))
         return store.read(rows)
-
-
-class _Store:
-    """The features of one teacher in three memory-mapped files: summaries, patches, and which rows are there.
-
-    The files are sparse: what was never computed takes no space. A row is marked only after it was written, so a
-    killed process leaves no half-written row that counts.
-    """
-
-    def __init__(self, root: Path, teacher: Encoder, setting: dict[str, Any]) -> None:
-        # A licence is named beside the features, it is not in them.
-        name = re.sub(r"[?&]license=[^&]*$", "", teacher.name)
-        self.setting = {"teacher": name, "weights": _weights_hash(teacher), **setting}
-        text = json.dumps(self.setting, sort_keys=True, indent=1)
-        self.folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.rows = setting["rows"]
-        self._maps: tuple[np.memmap, np.memmap] | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.folder / "setting.json", text)
-        self.filled = self._map("filled.u8", np.uint8, (self.rows,))
-
-    def _map(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-        path = self.folder / name
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        with open(path, "ab") as file:
-            file.truncate(size)
-        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
-
-    def has(self, rows: Tensor) -> Tensor:
-        return torch.from_numpy(np.asarray(self.filled[rows.numpy()]) == 1)
-
-    def write(self, rows: Tensor, features: Features) -> None:
-        half = Features(features.summary.half(), features.patches.half()).to("cpu")
-        if not half.summary.isfinite().all() or not half.patches.isfinite().all():
-            raise ValueError(
-                f"teacher {self.setting['teacher']} gives features that are NaN, infinite or beyond float16 (65504)"
-            )
-        summaries, patches = self._open(half)
-        where = rows.numpy()
-        summaries[where] = half.summary.numpy()
-        patches[where] = half.patches.numpy()
-        self.filled[where] = 1
-
-    def read(self, rows: Tensor) -> Features:
-        summaries, patches = self._open(None)
-        where = rows.numpy()
-        return Features(torch.from_numpy(summaries[where]), torch.from_numpy(patches[where])).float()
-
-    def _open(self, example: Features | None) -> tuple[np.memmap, np.memmap]:
-        """The two feature files; the first features ever written tell their shape."""
-        if self._maps is None:
-            shape_file = self.folder / "shape.json"
-            if not shape_file.exists():
-                assert example is not None
-                shape = [list(example.summary.shape[1:]), list(example.patches.shape[1:])]
-                atomic_write_text(shape_file, json.dumps(shape))
-            summary, patch = json.loads(shape_file.read_text())
-            self._maps = (
-                self._map("summary.f16", np.float16, (self.rows, *summary)),
-                self._map("patches.f16", np.float16, (self.rows, *patch)),
-            )
-        return self._maps
-
-
-def _weights_hash(teacher: Encoder) -> str:
-    """A hash of a teacher's weights: of its file if it is one, else of its tensors."""
-    digest = hashlib.sha256()
-    file = getattr(teacher, "path", None)
-    if file is not None:
-        digest.update(Path(file).read_bytes())
-    for name, value in teacher.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

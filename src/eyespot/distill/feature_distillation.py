@@ -128,7 +128,13 @@ class FeatureDistillation(Task):
         return {f"student.{name}" for name in names()}
 
     def adapters(self) -> dict[str, Tensor]:
-        """Tensors of heads and standardizers by dotted name, to be saved beside the student."""
-        return {
+        """Tensors of heads and standardizers by dotted name, to be saved beside the student.
+
+        What a teacher carries itself comes along behind `through.TEACHER.`; see `chain`.
+        """
+        own = {
             name: value for name, value in self.state_dict().items() if name.startswith(("heads.", "standardizers."))
         }
+        for teacher, encoder in self.committee.items():
+            own |= {f"through.{teacher}.{name}": value for name, value in encoder.adapters.items()}
+        return own

@@ -15,7 +15,7 @@ from torch import Tensor
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CachedCommittee
-from eyespot.distill.committee import Committee
+from eyespot.distill.committee import Committee, has_random_weights
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, save_encoder
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
@@ -184,10 +184,10 @@ def _read_failures(stage: Path) -> dict[str, str]:
 def lineage(committee: Committee, student: Encoder) -> list[Teacher]:
     """All that a student of this committee learns from, directly or through a proxy, with their licences.
 
-    Released weights that the student starts from count as well.
+    Weights that the student starts from count as well, unless they are random; those of unknown licence, too.
     """
     known: dict[str, Teacher] = {entry["name"]: entry for entry in student.lineage}
-    if student.license is not None and not student.lineage:
+    if not student.lineage and not has_random_weights(student.name):
         known[student.name] = describe(student)
     for _, teacher in committee.items():
         entries = teacher.lineage or [describe(teacher)]

@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.eupe import create_eupe_encoder, write_eupe_checkpoint
+from eyespot.encoders.hf_source import create_hf_encoder
 from eyespot.encoders.onnx_source import OnnxEncoder
+from eyespot.encoders.open_clip_source import create_open_clip_encoder
 from eyespot.encoders.python_source import create_python_encoder
-from eyespot.encoders.saved import load_adapters, load_saved_encoder, save_encoder
+from eyespot.encoders.saved import load_saved_encoder, save_encoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
-from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.encoders.torchhub_source import create_torchhub_encoder
+from eyespot.specs import read_options, write_options
 
-__all__ = ["PREFIXES", "Encoder", "OnnxEncoder", "TimmEncoder", "load_adapters", "load_encoder", "save_encoder"]
+__all__ = ["SOURCES", "Encoder", "OnnxEncoder", "TimmEncoder", "load_encoder", "save_encoder", "write_eupe_checkpoint"]
 
-PREFIXES = {
-    "timm": "timm/NAME[.tag]            a model of timm, e.g. timm/vit_small_patch16_224",
-    "onnx": "onnx/FILE                  an ONNX file with outputs `summary` and `patches`",
-    "run": "run/FOLDER                 the student (or a stage's model) of an eyespot run",
-    "python": "python/pkg.module:factory  your own code that returns an eyespot.Encoder",
-}
+
+@dataclass(frozen=True)
+class Source:
+    """Where models come from.
+
+    Attributes:
+        form: how a spec is written.
+        about: what it names, for people.
+        create: (rest of the spec, [weights=FILE,] **options) -> Encoder.
+        takes_weights: whether a separate weight file can be given.
+    """
+
+    form: str
+    about: str
+    create: Callable[..., Encoder]
+    takes_weights: bool = True
+
+    @property
+    def usage(self) -> str:
+        """One line of help."""
+        return f"{self.form:<22} {self.about}"
+
+
+_SOURCES = (
+    Source("timm/NAME[.tag]", "a model of timm, e.g. timm/vit_small_patch16_224", create_timm_encoder),
+    Source("hf/REPO", "a model of the Hugging Face hub, or a folder: hf//path/to/folder", create_hf_encoder),
+    Source("open_clip/NAME[.tag]", "the image tower of an open_clip model", create_open_clip_encoder),
+    Source("torchhub/REPO:ENTRY", "a torch.hub entry point, of GitHub or a local clone", create_torchhub_encoder),
+    Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", create_eupe_encoder),
+    Source("onnx/FILE", "an ONNX file with outputs `summary` and `patches`", OnnxEncoder, takes_weights=False),
+    Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", load_saved_encoder),
+    Source("python/MODULE:FACTORY", "your own code, a module or a file.py", create_python_encoder, takes_weights=False),
+)
+SOURCES = {source.form.partition("/")[0]: source for source in _SOURCES}
 
 
 def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -> Encoder:
@@ -31,7 +64,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         spec: PREFIX/REST, with options after a question mark: "timm/test_vit?pretrained=false",
             "onnx/model.onnx?patches=features&summary=mean". A relative or absolute path follows the prefix:
             "onnx/a.onnx" or "onnx//data/a.onnx".
-        weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly.
+        weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly. In a spec it is one of
+            the options: "eupe/vitt16?weights=EUPE-ViT-T.pt".
         options: the same options as keywords; see the source's class for which there are.
 
     Raises:
@@ -41,63 +75,27 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     """
     path, _, query = spec.partition("?")
     prefix, slash, rest = path.partition("/")
-    if not slash or prefix not in PREFIXES or not rest:
+    if not slash or prefix not in SOURCES or not rest:
         raise ValueError(_unknown(spec, prefix))
-    options = {**{key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}, **options}
-    if weights is not None and prefix in ("onnx", "python"):
-        raise ValueError(f"{spec}: weights= goes with timm/ and run/; the file itself holds them here")
+    source = SOURCES[prefix]
+    options = {**read_options(query), **options}
+    if weights is not None:
+        options["weights"] = str(weights)
+    if "weights" in options and not source.takes_weights:
+        raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
     try:
-        encoder = _load(prefix, rest, weights, options)
+        encoder = source.create(rest, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{spec}: {error}") from error
-    encoder.name += _query(options)  # what tells it from the same model with other options
+    if options:
+        encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
     return encoder.eval()
 
 
-def _load(prefix: str, rest: str, weights: str | Path | None, options: dict[str, Any]) -> Encoder:
-    if prefix == "onnx":
-        return OnnxEncoder(rest, **options)
-    if prefix == "python":
-        return create_python_encoder(rest, **options)
-    if prefix == "run":
-        return load_saved_encoder(rest, weights, **options)
-    if weights is None:
-        return create_timm_encoder(rest, **options)
-    encoder = create_timm_encoder(rest, **{**options, "pretrained": False})
-    load_strictly(encoder.model, read_weights(weights), str(weights))
-    return encoder
-
-
-def _value(text: str) -> Any:
-    """An option's value as written in a spec: true, 3, 0.5, a comma-separated tuple of those, or the text itself."""
-    if "," in text:
-        return tuple(_value(part) for part in text.split(","))
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _query(options: dict[str, Any]) -> str:
-    """Options as written in a spec, the inverse of parsing them."""
-    texts = {key: _text(value) for key, value in options.items()}
-    return f"?{urlencode(texts, safe=',/:')}" if texts else ""
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(_text(part) for part in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _unknown(spec: str, prefix: str) -> str:
-    near = difflib.get_close_matches(prefix, PREFIXES, n=1)
+    near = difflib.get_close_matches(prefix, SOURCES, n=1)
     if near and near[0] != prefix and "/" in spec:
         return f"{spec!r}: no source {prefix!r}; did you mean {near[0]}/...?"
-    return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(PREFIXES.values())
+    return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(source.usage for source in SOURCES.values())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyespot.encoders.licenses import Terms, verdict
 from eyespot.features import Features
 
 
@@ -29,6 +30,7 @@ class Encoder(nn.Module, ABC):
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
+        adapters: tensors of the adapter heads that were saved with it, by dotted name; see `distill.chain`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Encoder(nn.Module, ABC):
         self.register_buffer("std", _per_channel("std", std), persistent=False)
         self.lineage: list[Any] = []
         self.origin: str | None = None
+        self.adapters: dict[str, Tensor] = {}
         self._range_checked_on: torch.device | None = None
 
     mean: Tensor
@@ -121,7 +124,7 @@ class Encoder(nn.Module, ABC):
         problem = self.size_error(images.shape[2], images.shape[3])
         if problem:
             raise ValueError(f"{self.name} {problem}")
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or images.is_meta:
             return
         if images.device.type == "cpu" or self._range_checked_on != images.device:
             self._range_checked_on = images.device
@@ -139,6 +142,11 @@ class Encoder(nn.Module, ABC):
             else "pass plain pictures; the encoder normalises for itself, so drop the Normalize transform"
         )
         raise ValueError(f"{self.name}: pictures must lie in [0, 1], got [{low:.3g}, {high:.3g}]; {fix}")
+
+    @property
+    def terms(self) -> Terms:
+        """The kind of terms its licences set, the strictest of its own and of all it was distilled from."""
+        return verdict([entry["licence"] for entry in self.lineage] or [self.license]).terms
 
     @property
     def device(self) -> torch.device:

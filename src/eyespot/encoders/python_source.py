@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,14 +26,7 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
         FileNotFoundError, ModuleNotFoundError: nothing to import there.
         TypeError: what came back is not an Encoder, or one that does not state its widths, stride and default size.
     """
-    place, colon, factory_name = target.rpartition(":")
-    if not colon:
-        raise ValueError(f"python/{target}: write python/pkg.module:factory or python/file.py:factory")
-    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    factory = getattr(module, factory_name, None)
-    if factory is None:
-        raise ValueError(f"python/{target}: {place} has no {factory_name!r}")
-    encoder = factory(**options)
+    encoder = load_factory(target)(**options)
     if not isinstance(encoder, Encoder):
         raise TypeError(f"python/{target}: the factory must return an eyespot.Encoder, it returned {type(encoder)}")
     missing = [name for name in ("summary_dim", "patch_dim", "stride", "default_size") if not hasattr(encoder, name)]
@@ -40,6 +34,23 @@ def create_python_encoder(target: str, **options: Any) -> Encoder:
         raise TypeError(f"python/{target}: set {', '.join(missing)} on the encoder, see eyespot.Encoder")
     encoder.name = f"python/{target}"
     return encoder
+
+
+def load_factory(target: str) -> Callable[..., Any]:
+    """What "pkg.module:factory" or "file.py:factory" names.
+
+    Raises:
+        ValueError: no `:factory` in the target, or no such name in the module.
+        FileNotFoundError, ModuleNotFoundError: nothing to import there.
+    """
+    place, colon, factory_name = target.rpartition(":")
+    if not colon:
+        raise ValueError(f"python/{target}: write python/pkg.module:factory or python/file.py:factory")
+    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    factory = getattr(module, factory_name, None)
+    if factory is None:
+        raise ValueError(f"python/{target}: {place} has no {factory_name!r}")
+    return factory
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -18,6 +18,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.files import atomic_path
+from eyespot.specs import read_options
 
 MODEL_FILE, CONFIG_FILE, ADAPTER_FILE = "model.safetensors", "config.json", "adapters.safetensors"
 
@@ -36,8 +37,8 @@ def save_encoder(
     Args:
         encoder: a timm encoder, or one whose `name` is a spec that builds it again (`python/...`).
         folder: where to; replaced as a whole if it exists.
-        license: licence tag of the saved weights.
-        adapters: tensors of adapter heads and standardizers, by dotted name.
+        license: licence tag of the saved weights; the encoder's own if None.
+        adapters: tensors of adapter heads and standardizers, by dotted name; those it was loaded with if None.
         details: JSON-able facts to keep in the `eyespot` section of config.json.
         card: text of the folder's README.md.
 
@@ -48,6 +49,7 @@ def save_encoder(
     state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
     if not state:
         raise ValueError(f"{encoder.name} holds no weights that could be saved")
+    license = license or encoder.license
     config = _timm_config(encoder, license) if isinstance(encoder, TimmEncoder) else {}
     config["eyespot"] = {
         "spec": encoder.origin or encoder.name,
@@ -63,6 +65,7 @@ def save_encoder(
         temporary.mkdir()
         save_file(state, temporary / MODEL_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2))
+        adapters = encoder.adapters if adapters is None else adapters
         if adapters:
             cpu = {name: value.detach().cpu().contiguous() for name, value in adapters.items()}
             save_file(cpu, temporary / ADAPTER_FILE, metadata={"format": "pt"})
@@ -88,19 +91,9 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) ->
     encoder.license = config["eyespot"].get("license")
     encoder.origin = config["eyespot"]["spec"]
     encoder.lineage = config["eyespot"].get("teachers", [])
+    if (place / ADAPTER_FILE).is_file():
+        encoder.adapters = load_file(place / ADAPTER_FILE)
     return encoder
-
-
-def load_adapters(folder: str | Path) -> dict[str, Tensor]:
-    """The adapter tensors saved with a model, by dotted name (`heads.TEACHER.summary...`, `standardizers...`).
-
-    Raises:
-        FileNotFoundError: that model was saved without adapters.
-    """
-    file = find_model_folder(folder) / ADAPTER_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f"no adapter heads at {file}: this model was not distilled by eyespot")
-    return load_file(file)
 
 
 def find_model_folder(folder: str | Path) -> Path:
@@ -151,4 +144,8 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
         )
     from eyespot.encoders import load_encoder
 
-    return load_encoder(config["eyespot"]["spec"])
+    spec, _, query = config["eyespot"]["spec"].partition("?")
+    options = {key: value for key, value in read_options(query).items() if key != "weights"}
+    if not spec.startswith("python/"):
+        options["pretrained"] = False  # the weights are in the folder
+    return load_encoder(spec, **options)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import get_arch_pretrained_cfgs
+from timm.models import get_arch_pretrained_cfgs, get_model_input_config, get_pretrained_cfg
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.licenses import timm_license
+from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
 
 
@@ -25,15 +29,20 @@ class TimmEncoder(Encoder):
       final norm. Models that norm after pooling (ConvNeXt: `head.norm`; ViTs with `fc_norm`) get that norm on the map
       as well, so that patches and summary live in one space (EUPE D.2 does the same for ConvNeXt).
     - summary: what timm's own head sees before the classifier (`forward_head(pre_logits=True)`): class token, pooled
-      map, or attention pool.
-    - sizes, normalisation, licence: the model's own configuration (`pretrained_cfg`).
+      map, or attention pool. For the few models without a head, the mean of the patches.
+    - widths, stride and sizes: found by sending shapes through the model, see `_measure`.
+    - normalisation, licence: the model's own configuration (`pretrained_cfg`).
 
     Args:
-        model: a timm model created with `num_classes=0`.
+        model: a timm model without classifier.
         architecture: its timm name without tag.
         model_args: keyword arguments that `timm.create_model` needs to build it again.
         name: the spec shown to people.
         license: overrides the licence of the model's configuration, which speaks of timm's pretrained weights only.
+        channels_last: compute in that memory format.
+
+    Raises:
+        ValueError: the model gives several maps, tokens that are not a grid, or no vector as summary.
     """
 
     def __init__(
@@ -53,39 +62,84 @@ class TimmEncoder(Encoder):
         self.model_args = model_args
         self.name = name
         self.license = license
-        self.patch_dim = int(model.num_features)  # type: ignore[arg-type]
-        self.summary_dim = int(getattr(model, "head_hidden_size", None) or self.patch_dim)
-        self.stride = _stride(model)
-        self.default_size = _pair(model_args.get("img_size") or cfg["input_size"][1:])
-        resizable = not cfg.get("fixed_input_size", False) or model_args.get("dynamic_img_size", False)
-        self.native_size = None if resizable else self.default_size
-        self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
         self._nhwc_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self._measure()
+
+    def _measure(self) -> None:
+        """Finds widths, stride, prefix tokens and sizes by sending shapes without numbers through the model.
+
+        Any multiple of the stride will do if timm calls the size free and the grid grows with the picture, also where
+        that is not square (MobileNetV5, for one, gives the same grid for all). Else only the size it was made for.
+        """
+        config = get_model_input_config(self.model)
+        made_for: tuple[int, int] = config["input_size"][1:]
+        shapes = _on_meta(self.model)
+        self.stride = _announced_stride(self.model)
+        if config["fixed_input_size"] or not self._grows(shapes, self.fitting_size(made_for)):
+            grid = self._grid_at(shapes, made_for)
+            self.native_size = made_for
+            if grid != tuple(-(-side // self.stride) for side in made_for):
+                self.stride = -(-made_for[0] // grid[0])
+        self.default_size = self.fitting_size(made_for)
+
+    def _grows(self, shapes: Any, size: tuple[int, int]) -> bool:
+        """Whether the grid is size / stride here, and in a picture one patch higher and two wider; sets the stride."""
+        try:
+            self.stride = -(-size[0] // self._grid_at(shapes, size)[0])
+            larger = (size[0] + self.stride, size[1] + 2 * self.stride)
+            return self._grid_at(shapes, larger) == (larger[0] // self.stride, larger[1] // self.stride)
+        except ValueError:
+            return False
+
+    @torch.no_grad()
+    def _grid_at(self, shapes: Any, size: tuple[int, int]) -> tuple[int, int]:
+        """The grid for pictures of a size; sets the widths and the number of prefix tokens."""
+        try:
+            features = shapes.forward_features(torch.zeros(1, 3, *size, device="meta"))
+        except Exception as error:  # assertions, errors of torch, errors of their own: models refuse in many ways
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.name} cannot take a {size[0]}x{size[1]} picture ({reason})") from error
+        if not isinstance(features, Tensor):
+            raise ValueError(f"{self.name}: not one feature map but several come out of this model")
+        grid = self._token_grid(features.shape[1], size) if features.ndim == 3 else (0, 0)
+        patches = self._as_map(shapes, features, grid)
+        summary = _pooled(shapes, features, patches)
+        if summary.ndim != 2:
+            raise ValueError(f"{self.name}: the summary must be one vector per picture, got {tuple(summary.shape)}")
+        self.summary_dim, self.patch_dim = summary.shape[1], patches.shape[1]
+        return patches.shape[2], patches.shape[3]
+
+    def _token_grid(self, count: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The grid that `count` tokens make; sets the number of prefix tokens."""
+        announced = getattr(self.model, "num_prefix_tokens", None)
+        for prefix in (0, 1) if announced is None else (announced,):  # VOLO and CoaT are silent about their class token
+            patches = count - prefix
+            stride = math.isqrt(size[0] * size[1] // max(patches, 1))
+            grid = (size[0] // stride, size[1] // stride)
+            if patches > 1 and grid[0] * grid[1] == patches:
+                self._prefix_tokens = prefix
+                return grid
+        raise ValueError(f"{self.name}: the {count} tokens of a {size[0]}x{size[1]} picture are not a grid")
 
     def _encode(self, images: Tensor) -> Features:
         grid = (-(-images.shape[2] // self.stride), -(-images.shape[3] // self.stride))
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.model.forward_features(images)  # type: ignore[operator]
-        if not isinstance(features, Tensor):
-            raise ValueError(f"{self.name}: not one feature map but several come out of this model")
-        summary = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]
-        return Features(summary, self._as_map(features, grid))
+        patches = self._as_map(self.model, features, grid)
+        return Features(_pooled(self.model, features, patches), patches)
 
-    def _as_map(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _as_map(self, model: Any, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """[B, D, h, w] from tokens [B, N, D] or a map in either format, normed where timm norms after pooling."""
         if features.ndim == 3:
-            features = features[:, self._prefix_tokens :]
-            if features.shape[1] != grid[0] * grid[1]:
-                raise ValueError(f"{self.name}: {features.shape[1]} patches do not make a {grid[0]}x{grid[1]} grid")
-            features = features.unflatten(1, grid)
+            features = features[:, self._prefix_tokens :].unflatten(1, grid)
         elif not self._nhwc_output:
             features = features.permute(0, 2, 3, 1)
-        norm = _norm_after_pooling(self.model, features.shape[-1])
-        if isinstance(norm, nn.LayerNorm):
-            # functional, because some of timm's norms (LayerNorm2d) permute by themselves
-            features = nn.functional.layer_norm(features, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return features.permute(0, 3, 1, 2)
+        norm = _norm_after_pooling(model, features.shape[-1])
+        patches = features.permute(0, 3, 1, 2)
+        if norm is None:
+            return patches
+        return norm(patches) if type(norm).__name__.endswith("2d") else norm(features).permute(0, 3, 1, 2)
 
     def intermediates(self, images: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `Encoder.intermediates`; `taps` are block (ViT) or stage (CNN) indices as timm counts them, ascending."""
@@ -106,6 +160,7 @@ def create_timm_encoder(
     name: str,
     *,
     pretrained: bool = True,
+    weights: str | Path | None = None,
     license: str | None = None,
     channels_last: bool = False,
     pretrained_cfg: dict[str, Any] | None = None,
@@ -117,15 +172,17 @@ def create_timm_encoder(
         name: a timm model name with or without tag, or `local-dir:FOLDER` for a folder that timm saved.
         pretrained: load timm's weights for it (downloads them unless cached). Without, weights are random and carry
             no licence.
+        weights: a checkpoint file to load instead: a backbone's, or the file that timm would have fetched.
         license: overrides the licence in timm's configuration.
         channels_last: compute in that memory format; several times faster for some CNNs, above all in bfloat16.
         pretrained_cfg: sizes and normalisation to use instead of those of timm's default tag.
         model_args: passed on to the model.
 
     Raises:
-        ValueError: timm has no such model or tag; the nearest names are shown.
+        ValueError: timm has no such model or tag (the nearest names are shown), the file does not fit, or the model is
+            none that gives one vector and one map.
         FileNotFoundError: `local-dir:` without a model there.
-        RuntimeError: the weights could not be fetched.
+        RuntimeError: timm's weights could not be fetched, or do not fit the model with these arguments.
     """
     if name.startswith("local-dir:"):
         architecture, saved_args = _read_folder(Path(name.removeprefix("local-dir:")))
@@ -134,21 +191,56 @@ def create_timm_encoder(
         architecture = name.partition(".")[0]
         _refuse_unknown(name, architecture)
     model_args = {**_better_defaults(architecture), **model_args}
-    source: dict[str, Any] = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg}
+    if weights is not None:
+        model = _with_file(name, str(weights), pretrained_cfg=pretrained_cfg, **model_args)
+    elif pretrained:
+        model = _with_timms_weights(name, pretrained_cfg=pretrained_cfg, **model_args)
+        license = license or timm_license(model.pretrained_cfg)
+    else:
+        model = timm.create_model(name, num_classes=0, pretrained_cfg=pretrained_cfg, **model_args)
+    return TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last)
+
+
+def _with_timms_weights(name: str, **args: Any) -> Any:
     try:
-        model = timm.create_model(name, **source, num_classes=0, **model_args)
+        return _strictly_pretrained(name, **args)
     except (RuntimeError, TypeError):
         raise
     except Exception as error:
-        if not pretrained:
-            raise
         raise RuntimeError(
             f"timm/{name}: the pretrained weights could not be loaded ({type(error).__name__}: {error}). Offline? "
-            f"Bring the weight file and pass it as weights=FILE, or take random weights: timm/{name}?pretrained=false"
+            f"Bring {_file_to_bring(name)} and pass it as weights=FILE, or take random weights: "
+            f"timm/{name}?pretrained=false"
         ) from error
-    if license is None and pretrained:
-        license = model.pretrained_cfg.get("license")
-    return TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last)
+
+
+def _file_to_bring(name: str) -> str:
+    cfg = get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        return getattr(cfg, "url", None) or "the weight file"
+    return f"{cfg.hf_hub_filename or 'model.safetensors'} of {cfg.hf_hub_id} on the Hugging Face hub"
+
+
+def _with_file(name: str, file: str, **args: Any) -> Any:
+    state = read_weights(file)
+    model = timm.create_model(name, num_classes=0, **args)
+    try:
+        load_strictly(model, state, file)
+    except ValueError as misfit:
+        try:  # the file that timm fetches has a classifier, or its authors' names, which timm translates
+            model = _strictly_pretrained(name, pretrained_cfg_overlay={"state_dict": state}, **args)
+        except Exception:
+            raise misfit from None
+        del model.pretrained_cfg["state_dict"]
+    return model
+
+
+def _strictly_pretrained(name: str, **args: Any) -> Any:
+    """With weights and without classifier, which goes last: timm forgives missing tensors where there never was one."""
+    model = timm.create_model(name, pretrained=True, **args)
+    if getattr(model, "num_classes", 0):
+        model.reset_classifier(0)
+    return model
 
 
 def _refuse_unknown(name: str, architecture: str) -> None:
@@ -171,42 +263,51 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     return config["architecture"], config.get("model_args") or {}
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
-
-
 def _better_defaults(architecture: str) -> dict[str, Any]:
     """Arguments that make a timm model an encoder: any input size, and its class token as summary.
 
-    Models trained with a class token but listed with average pooling (DINOv3, EUPE) are switched to the token; those
-    that norm *after* average pooling were trained that way and stay as they are.
+    Models trained with a class token but listed with average pooling (DINOv3, EUPE) are switched to the token. Not so
+    models that norm *after* average pooling, which were trained that way, and models without any final norm: PE lang
+    and PE spatial were tuned on their patches, so that nothing was asked of the last block's token.
     """
     with torch.device("meta"):
         model = timm.create_model(architecture, num_classes=0)
     args: dict[str, Any] = {}
     if "dynamic_img_size" in inspect.signature(type(model).__init__).parameters:
         args["dynamic_img_size"] = True
-    has_token = getattr(model, "cls_token", None) is not None
     if (
-        has_token
+        getattr(model, "cls_token", None) is not None
         and getattr(model, "global_pool", None) == "avg"
         and _norm_after_pooling(model, model.num_features) is None
+        and not isinstance(getattr(model, "norm", None), nn.Identity)
     ):
         args["global_pool"] = "token"
     return args
 
 
-def _stride(model: Any) -> int:
+def _announced_stride(model: Any) -> int:
     if getattr(model, "feature_info", None):
         return int(model.feature_info[-1]["reduction"])
     return int(model.patch_embed.patch_size[0])
 
 
-def _norm_after_pooling(model: nn.Module, width: int) -> nn.LayerNorm | None:
+def _norm_after_pooling(model: Any, width: int) -> nn.Module | None:
     """The norm that timm applies after pooling, if it is one over the map's width."""
-    for owner, attribute in ((getattr(model, "head", None), "norm"), (model, "fc_norm")):
+    wrapped = model if hasattr(model, "encoder") else None  # Qwen3, Gemma 4, DeepSeek: a tower, and a norm behind it
+    for owner, attribute in ((getattr(model, "head", None), "norm"), (model, "fc_norm"), (wrapped, "norm")):
         norm = getattr(owner, attribute, None)
-        if isinstance(norm, nn.LayerNorm) and tuple(norm.normalized_shape) == (width,):
+        if tuple(getattr(norm, "normalized_shape", ())) == (width,):
             return norm
     return None
+
+
+def _pooled(model: Any, features: Tensor, patches: Tensor) -> Tensor:
+    if not hasattr(model, "reset_classifier"):  # timm's bare vision towers of language models have no head
+        return patches.mean((2, 3))
+    return model.forward_head(features, pre_logits=True)
+
+
+def _on_meta(model: nn.Module) -> Any:
+    """A copy with shapes but no numbers: it runs in next to no time, whatever the size of the model."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,15 +37,23 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     Raises:
         ValueError: the state does not fit the module.
     """
-    own = module.state_dict()
-    problems = [f"missing {name}" for name in own if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)}, should be {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
+    problems = misfits(module.state_dict(), state)
     if problems:
-        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise ValueError(f"{source} does not fit {type(module).__name__}: {shown}")
+        raise ValueError(f"{source} does not fit {type(module).__name__}: {listed(problems)}")
     module.load_state_dict(state)
+
+
+def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """In words, what is missing, unexpected or of another shape in a state dict."""
+    problems = [f"missing {name}" for name in wanted if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in wanted]
+    return problems + [
+        f"{name} is {tuple(state[name].shape)}, should be {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+
+
+def listed(problems: Sequence[str], most: int = 6) -> str:
+    """The first problems, and how many more there are."""
+    return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")

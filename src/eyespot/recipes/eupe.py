@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 
 from eyespot.data import DataConfig
 from eyespot.data.randomness import seed_everything
-from eyespot.distill.committee import Committee, load_committee, short_names
+from eyespot.distill.committee import Committee, has_random_weights, load_committee, require_permissive, short_names
 from eyespot.distill.stage import StageConfig, StageRunner, StandardizerKind, lineage
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
@@ -40,6 +40,7 @@ from eyespot.report.run import RunStory, write_run_report, write_student
 STAGE_1, STAGE_2, STAGE_3 = "stage-1-proxy", "stage-2-student", "stage-3-multires"
 
 RUNTIME_ONLY = (
+    "permissive_only",
     "data.workers",
     "data.keep_decoded",
     "engine.accelerator",
@@ -92,6 +93,9 @@ class EupeConfig:
     stages that the experts teach; where a proxy teaches, every epoch brings new views."""
     steps: int | None = None
     """Overrides the steps of every stage that is not left out, and shortens warm-ups in proportion."""
+    permissive_only: bool = False
+    """Refuse, before anything is trained, teachers, finished proxies and released starting weights whose licence does
+    not plainly allow commercial use; unknown licences are refused too (docs/licences.md)."""
     seed: int = 0
     """Names every random draw of the run; the pictures' order and views follow data.seed."""
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -121,6 +125,12 @@ class EupeConfig:
         """Whether `proxy` names a finished one."""
         return self.proxy is not None and self.proxy.startswith("run/")
 
+    @property
+    def learnt_from(self) -> list[str]:
+        """Specs of all models whose weights reach the student: teachers, finished proxy, released starting weights."""
+        starts = [to_train(spec) for spec in (self.proxy, self.student.start or self.student.model) if spec]
+        return [*self.teachers, *(spec for spec in starts if not has_random_weights(spec))]
+
     def resolved(self) -> EupeConfig:
         """The same configuration with `steps` written into the stages."""
         if self.steps is None:
@@ -145,8 +155,11 @@ def distill(
 
     Raises:
         RunMismatchError: the folder holds a run of another configuration.
+        ValueError: the configuration makes no whole run, or names models that `permissive_only` refuses.
     """
     config = config.checked().resolved()
+    if config.permissive_only:
+        require_permissive(config.learnt_from)
     fabric = start_fabric(config.engine)
     run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
     stages = StageRunner(
@@ -195,9 +208,14 @@ def new_encoder(spec: str, seed: int, role: str) -> Encoder:
     seed_everything(seed, "init", role)
     if spec.startswith("onnx/"):
         raise ValueError(f"{spec}: an ONNX file can teach but not be trained; name a timm/ or python/ model")
-    if spec.startswith("timm/") and "pretrained=" not in spec:
-        return load_encoder(spec, pretrained=False)
-    return load_encoder(spec)
+    return load_encoder(to_train(spec))
+
+
+def to_train(spec: str) -> str:
+    """The spec of a model to train: timm's start from random weights unless it says otherwise."""
+    if not spec.startswith("timm/") or "pretrained=" in spec:
+        return spec
+    return f"{spec}{'&' if '?' in spec else '?'}pretrained=false"
 
 
 def as_plain(config: EupeConfig) -> dict[str, Any]:

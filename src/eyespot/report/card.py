@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.licenses import hub_license, terms_of, verdict
 from eyespot.encoders.timm_source import TimmEncoder
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.html import short_count
-from eyespot.report.licenses import hub_license, terms_of, verdict
 from eyespot.report.teachers import Teacher, describe
 
 
@@ -42,7 +42,8 @@ def model_card(
         machine: see `machine.machine_info`; the versions and the date are named.
 
     Returns:
-        Markdown with a YAML header (license, library, tags).
+        Markdown with a YAML header (license, library, tags). Teachers are no `base_model` there: the hub takes that for
+        weights a model was tuned or merged from.
     """
     judged = verdict(teacher["licence"] for teacher in teachers)
     in_timm = isinstance(student, TimmEncoder)
@@ -86,13 +87,20 @@ def _facts(student: Encoder) -> str:
 
 
 def _loading(student: Encoder, in_timm: bool) -> str:
+    """How to load the folder; `deploy.push` puts the repository's name in the place of USER/REPO."""
+    from_hub = 'encoder = eyespot.load_encoder("hf/USER/REPO")             # from the Hugging Face hub\n'
+    spec = student.origin or student.name
+    needs_code = spec.startswith(("python/", "torchhub/"))
     ours = (
         "```python\nimport eyespot\n\n"
-        'encoder = eyespot.load_encoder("run/path/to/this/folder")\n'
+        f"{'' if needs_code else from_hub}"
+        'encoder = eyespot.load_encoder("run/path/to/this/folder")  # from a folder\n'
         "features = encoder(images)  # images [B, 3, H, W], RGB in [0, 1]: it normalises for itself\n"
         "features.summary            # [B, C], one vector per picture\n"
         "features.patches            # [B, D, h, w], the dense feature map\n```"
     )
+    if needs_code:
+        return f"{ours}\n\nThe model is built by code that is not in this folder: `{spec}`."
     if not in_timm:
         return ours
     mean, std = (
@@ -100,7 +108,8 @@ def _loading(student: Encoder, in_timm: bool) -> str:
     )
     return (
         f"{ours}\n\nor without eyespot:\n\n```python\nimport timm\n\n"
-        'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True)\n'
+        'model = timm.create_model("hf-hub:USER/REPO", pretrained=True)                # from the Hugging Face hub\n'
+        'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True)  # from a folder\n'
         f"# images: RGB in [0, 1], less mean ({mean}), divided by std ({std})\n```"
     )
 

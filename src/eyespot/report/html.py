@@ -9,10 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from eyespot.encoders.licenses import terms_of, verdict
 from eyespot.evaluate.results import ResultTable
 from eyespot.files import atomic_write_text
 from eyespot.report.figures import Figure, PictureGrid
-from eyespot.report.licenses import terms_of, verdict
 from eyespot.report.table import TableView, table_view
 from eyespot.report.teachers import Teacher
 

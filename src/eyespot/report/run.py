@@ -13,15 +13,15 @@ import torch
 import yaml
 from torch import Tensor
 
-from eyespot.encoders import load_adapters, load_encoder, save_encoder
+from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.licenses import hub_license, verdict
 from eyespot.engine.run import RunFolder
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.card import model_card
 from eyespot.report.curves import read_metrics, training_curves
 from eyespot.report.figures import PictureGrid
 from eyespot.report.html import Report, short_count
-from eyespot.report.licenses import hub_license, verdict
 from eyespot.report.machine import machine_info
 from eyespot.report.sheet import pca_columns
 from eyespot.report.teachers import Teacher
@@ -79,7 +79,6 @@ def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
         encoder,
         run.student,
         license=hub_license(judged)["license"],
-        adapters=load_adapters(stage),
         details={"teachers": list(story.teachers)},
         card=card,
     )

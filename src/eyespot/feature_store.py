@@ -1,0 +1,112 @@
+"""Features of many pictures, written once and read often: on disk, where they outlive the process, or in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyespot.features import Features
+from eyespot.files import atomic_write_text
+
+FILES = ("summary", "patches")
+_TORCH_TYPES: dict[type, torch.dtype] = {np.float16: torch.float16, np.float32: torch.float32}
+
+
+class FeatureStore:
+    """Three arrays: summaries, patches, and which rows are there.
+
+    On disk they are memory-mapped, sparse files: what was never computed takes no space, and what is not looked at
+    takes no memory. A row is marked only after it was written, so a killed process leaves no half-written row that
+    counts.
+
+    Args:
+        root: folder of all stores; each setting has a sub-folder of its own. None keeps the arrays in memory.
+        setting: everything that the features depend on (model, weights, pictures, sizes), JSON-able.
+        rows: number of pictures (or views).
+        summary_type, patch_type: how numbers are stored, np.float16 or np.float32.
+    """
+
+    def __init__(
+        self,
+        root: Path | None,
+        setting: dict[str, Any],
+        rows: int,
+        summary_type: type[np.floating] = np.float16,
+        patch_type: type[np.floating] = np.float16,
+    ) -> None:
+        types = {"summary": np.dtype(summary_type).name, "patches": np.dtype(patch_type).name}
+        self.setting = {**setting, "rows": rows, "types": types}
+        self.rows = rows
+        self.types = {"summary": summary_type, "patches": patch_type}
+        self._arrays: dict[str, np.ndarray] = {}
+        self.folder: Path | None = None
+        if root is not None:
+            text = json.dumps(self.setting, sort_keys=True, indent=1)
+            self.folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(self.folder / "setting.json", text)
+        self.filled = self._array("filled", np.uint8, (rows,))
+
+    def has(self, rows: Tensor) -> Tensor:
+        """[N] bool: which of the rows [N] int64 are there."""
+        return torch.from_numpy(np.asarray(self.filled[rows.numpy()]) == 1)
+
+    def write(self, rows: Tensor, features: Features) -> None:
+        """Stores features of rows [N] int64.
+
+        Raises:
+            ValueError: features that are NaN, infinite, or beyond the range of the stored type.
+        """
+        where = rows.numpy()
+        values = {"summary": features.summary, "patches": features.patches}
+        arrays = self._open({name: tuple(value.shape[1:]) for name, value in values.items()})
+        stored = {name: value.cpu().to(_TORCH_TYPES[self.types[name]]) for name, value in values.items()}
+        if not all(bool(value.isfinite().all()) for value in stored.values()):
+            raise ValueError(
+                f"{self.setting.get('model', 'the encoder')} gives features that are NaN, infinite or beyond "
+                f"{self.setting['types']['patches']}"
+            )
+        for name, value in stored.items():
+            arrays[name][where] = value.numpy()
+        self.filled[where] = 1
+
+    def read(self, rows: Tensor) -> Features:
+        """Features of rows [N] int64, in float32."""
+        arrays = self._open(None)
+        where = rows.numpy()
+        return Features(*(torch.from_numpy(arrays[name][where]) for name in FILES)).float()
+
+    def all(self) -> Features:
+        """All rows as they are stored, without reading them: a tensor's pages come from the file when looked at."""
+        arrays = self._open(None)
+        return Features(*(torch.from_numpy(arrays[name]) for name in FILES))
+
+    def _open(self, shapes: dict[str, tuple[int, ...]] | None) -> dict[str, np.ndarray]:
+        """The two arrays; the first features ever written tell their shapes."""
+        if not self._arrays:
+            shapes = self._shapes(shapes)
+            self._arrays = {name: self._array(name, self.types[name], (self.rows, *shapes[name])) for name in FILES}
+        return self._arrays
+
+    def _shapes(self, shapes: dict[str, tuple[int, ...]] | None) -> dict[str, tuple[int, ...]]:
+        file = self.folder / "shape.json" if self.folder is not None else None
+        if file is not None and not file.exists() and shapes is not None:
+            atomic_write_text(file, json.dumps(shapes))
+        found = json.loads(file.read_text()) if file is not None and file.exists() else shapes
+        if found is None:
+            raise ValueError("nothing has been stored yet")
+        return {name: tuple(shape) for name, shape in found.items()}
+
+    def _array(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+        if self.folder is None:
+            return np.zeros(shape, kind)
+        path = self.folder / f"{name}.{np.dtype(kind).name}"
+        with open(path, "ab") as file:
+            file.truncate(int(np.prod(shape)) * np.dtype(kind).itemsize)
+        return np.memmap(path, dtype=kind, mode="r+", shape=shape)
