@@ -135,7 +135,7 @@ def test_every_verb_explains_itself(eyespot: Any, verb: str) -> None:
 def test_help_of_a_recipe_shows_presets_settings_and_defaults(eyespot: Any) -> None:
     answer = eyespot("distill", "eupe", "--preset", "paper", "--help")
     assert answer.code == 0
-    assert "--preset {direct, laptop, no_multires, paper, quickstart}" in answer.words
+    assert "--preset {direct, laptop, no_multires, paper, permissive, quickstart}" in answer.words
     assert "--stage2.steps INT" in answer.words and "(default: 390000)" in answer.words
 
 
@@ -332,6 +332,8 @@ def write_onnx(file: Path) -> None:
         (["--stage1.clip-norm", "none"], "stage1.clip_norm", None),
         (["--stage1.clip-norm=null"], "stage1.clip_norm", None),
         (["--proxy=null"], "proxy", None),
+        (["--permissive-only"], "permissive_only", True),
+        (["--preset", "laptop", "permissive", "--no-permissive-only"], "permissive_only", False),
         (["--data=a"], "data.sources", ["a"]),
         (["--data", "a", "b"], "data.sources", ["a", "b"]),
         (["--data.sources", "a", "b"], "data.sources", ["a", "b"]),
@@ -411,7 +413,7 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
     answer = eyespot("evaluate", model, "--data", f"knn={tmp_path / 'colours'}", "--size", "32", "--output", tmp_path)
     assert answer.code == 0, answer.err
     row = json.loads((tmp_path / "results.json").read_text())["rows"][model]
-    assert row.keys() == {"cost/params", "knn/accuracy"}  # only the task that has data
+    assert {key.partition("/")[0] for key in row} == {"cost", "knn"}  # only the task that has data
 
 
 @pytest.mark.parametrize(
@@ -426,6 +428,37 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
 def test_evaluate_refuses(eyespot: Any, arguments: list[str], message: str) -> None:
     answer = eyespot("evaluate", "timm/test_vit?pretrained=false", *arguments)
     assert answer.code == 1 and message in answer.err
+
+
+def test_push_hands_its_arguments_on_and_says_where_the_student_is(
+    eyespot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def upload(*arguments: Any, say: Any, **options: Any) -> str:
+        given.append((arguments, options))
+        say("me/tiny is public.")
+        return "https://hub/me/tiny"
+
+    monkeypatch.setattr("eyespot.deploy.push", upload)
+    answer = eyespot("push", tmp_path, "me/tiny", "--private", "--revision", "trial", "--message", "First")
+    assert given == [((tmp_path, "me/tiny"), {"private": True, "revision": "trial", "message": "First"})]
+    assert answer.out.splitlines() == ["me/tiny is public.", "The student is at https://hub/me/tiny"]
+
+
+def test_push_refuses_what_is_no_run_and_names_the_way_to_a_token(
+    eyespot: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyespot.deploy.hub.get_token", lambda: None)
+    for place, message in ((tmp_path, "has the run finished?"), (run, "hf auth login")):
+        answer = eyespot("push", place, "me/tiny")
+        assert answer.code == 1 and message in answer.err and "Traceback" not in answer.err
+
+
+def test_permissive_only_refuses_from_the_command_line(eyespot: Any, folder: Path, command: list[str]) -> None:
+    answer = eyespot(*command, "--permissive-only", "--output", folder / "permissive")
+    assert answer.code == 1 and "teachers.py:where: non-commercial (cc-by-nc-4.0)" in answer.err
+    assert not (folder / "permissive").exists()
 
 
 def test_toybox_writes_a_sheet(eyespot: Any, tmp_path: Path) -> None:

@@ -140,8 +140,11 @@ def evaluate(
     tasks: list[str] | None = None,
     data: list[str] | None = None,
     size: int | None = None,
+    sizes: list[int] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    timing: bool = True,
+    options: list[str] | None = None,
     output: Path | None = None,
 ) -> None:
     """Measure frozen encoders on tasks; one table, a row per model.
@@ -149,14 +152,19 @@ def evaluate(
     Args:
         models: specs, e.g. run/runs/quickstart onnx/depth.onnx.
         tasks: which protocols; all that the data allow by default.
-        data: toybox (default), or TASK=FOLDER for each task, e.g. knn=/data/flowers segmentation=/data/camvid.
+        data: toybox (default), or TASK=FOLDER for each task, e.g. knn=/data/flowers, or TASK=NAME:FOLDER for a known
+            data set, e.g. segmentation=ade20k:/data/ADEChallengeData2016; see docs/datasets.md.
         size: input side in pixels for encoders that take any; their own default otherwise.
+        sizes: measure every task at each of these sizes as well, as a curve.
         limit: at most this many pictures per split, for a quick look.
         seed: names every random draw.
-        output: folder for results.json, results.csv and results.md.
+        timing: measure milliseconds per picture.
+        options: settings of a task, TASK.KEY=VALUE, e.g. zero_shot.text=open_clip/ViT-B-32.openai knn.k=20.
+        output: folder for results.json, .csv and .md, features and finished measurements; the same command again
+            continues an interrupted evaluation, and adds models or tasks to it without measuring anything twice.
     """
     from eyespot.evaluate import evaluate as run
-    from eyespot.evaluate import shown_progress
+    from eyespot.evaluate import resolution_curve, shown_progress, task_options
     from eyespot.evaluate.tasks import DEFAULT_TASKS
     from eyespot.files import atomic_write_text
 
@@ -165,13 +173,24 @@ def evaluate(
     if len(plain) > 1 or (plain and by_task):
         raise ValueError("--data takes one source for all tasks, or TASK=FOLDER for each")
     chosen = tasks or list(by_task) or list(DEFAULT_TASKS)
+    source = by_task or (plain[0] if plain else "toybox")
+    settings: dict[str, Any] = {"limit": limit, "seed": seed, "folder": output}
+    by_option = task_options(options or [])
+    curves = {}
     with shown_progress() as progress:
-        source = by_task or (plain[0] if plain else "toybox")
-        table = run(models, chosen, source, size, limit, seed, progress=progress)
-    table.print()
+        table = run(models, chosen, source, size, options=by_option, progress=progress, timing=timing, **settings)
+        for task in chosen if sizes else ():
+            data_of = source[task] if isinstance(source, dict) else source
+            curves[task] = resolution_curve(
+                models, task, data_of, tuple(sizes or ()), options=by_option.get(task), progress=progress, **settings
+            )
+    for shown in (table, *(curve.table() for curve in curves.values())):
+        shown.print()
     if output is not None:
         for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
             atomic_write_text(output / f"results.{suffix}", text)
+        for task, curve in curves.items():
+            atomic_write_text(output / f"resolution-{task}.json", curve.to_json())
         _say(f"written: {output}/results.json, .csv, .md")
 
 
@@ -190,12 +209,35 @@ def toybox(output: Path = Path("toybox.png"), count: int = 24, size: int = 128, 
     _say(f"written: {output}")
 
 
+def push(
+    run: Annotated[Path, tyro.conf.Positional],
+    repo: Annotated[str, tyro.conf.Positional],
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload student",
+) -> None:
+    """Upload a finished student to the Hugging Face hub, ready for eyespot and timm to load.
+
+    Args:
+        run: the run's folder.
+        repo: name of the repository on the hub, USER/NAME; made if it is not there.
+        private: nobody else may see a repository made for it.
+        revision: branch to commit to; the main one by default.
+        message: of the commit.
+    """
+    from eyespot.deploy import push as upload
+
+    address = upload(run, repo, private=private, revision=revision, message=message, say=_say)
+    _say(f"The student is at {address}")
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "quickstart": quickstart,
     "recipes": recipes,
     "distill": distill,
     "evaluate": evaluate,
     "visualize": visualize,
+    "push": push,
     "toybox": toybox,
 }
 
@@ -228,10 +270,10 @@ def _usage() -> None:
     for name, verb in VERBS.items():
         _say(f"  eyespot {name:<11} {(verb.__doc__ or '').strip().splitlines()[0]}")
     _say("\n`eyespot VERB --help` explains a verb. Models are named by source:")
-    from eyespot.encoders import PREFIXES
+    from eyespot.encoders import SOURCES
 
-    for line in PREFIXES.values():
-        _say(f"  {line}")
+    for source in SOURCES.values():
+        _say(f"  {source.usage}")
 
 
 def _nearest(word: str, known: Any, kind: str) -> str:

@@ -60,6 +60,9 @@ class Features:
         return Features(self.summary[which], self.patches[which])
 
 
+torch.export.register_dataclass(Features)  # so that an exported encoder gives Features as well
+
+
 def resize_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resizes a feature map [B, D, h, w] to `grid` by bicubic interpolation, in float32, back in its own dtype.
 

@@ -135,7 +135,8 @@ def test_a_patch_answers_to_its_own_pixels(encoder, request):
     height, width = (side // cells for side, cells in zip(images.shape[2:], before.shape[2:], strict=True))
     for corner, opposite in (((-1, 0), (0, -1)), ((0, -1), (-1, 0))):
         changed = images.clone()
-        rows, columns = (slice(-size, None) if end else slice(size) for end, size in zip(corner, (height, width)))
+        rows = slice(-height, None) if corner[0] else slice(height)
+        columns = slice(-width, None) if corner[1] else slice(width)
         changed[..., rows, columns].round_()
         moved = (encoder(changed).patches - before).norm(dim=1)[0]
         assert moved[corner] > moved[opposite]

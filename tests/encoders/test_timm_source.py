@@ -1,9 +1,10 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from eyespot.encoders import load_encoder, save_encoder
+from eyespot.encoders import TimmEncoder, load_encoder, save_encoder
 
 
 @pytest.mark.parametrize(
@@ -67,17 +68,76 @@ def test_convnext_norms_patches_and_summary_alike():
     torch.testing.assert_close(features.summary, normed(raw.mean((2, 3))), rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_with_several_maps_is_refused():
-    encoder = load_encoder("timm/crossvit_tiny_240", pretrained=False)
-    with pytest.raises(ValueError, match="several"):
-        encoder(torch.rand(1, 3, *encoder.default_size))
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["volo_d1_224", "coat_lite_tiny"])
+def test_a_class_token_that_timm_does_not_announce(name):
+    encoder = load_encoder(f"timm/{name}", pretrained=False)
+    images = torch.rand(1, 3, *encoder.default_size)
+    features = encoder(images)
+    normalised = (images - encoder.mean) / encoder.std
+    maps = encoder.model.forward_intermediates(normalised, indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(features.patches, maps[0])
+    torch.testing.assert_close(features.summary, encoder.model(normalised))
 
 
-def test_the_size_an_option_asks_for():
-    free = load_encoder("timm/test_vit?img_size=128", pretrained=False)
-    assert (free.default_size, free.native_size) == ((128, 128), None)
-    fixed = load_encoder("timm/levit_128s", pretrained=False)
-    assert fixed.default_size == fixed.native_size == (224, 224)
+@torch.no_grad()
+def test_pe_lang_and_spatial_give_the_mean_of_their_patches():
+    """They have no final norm, and their class token, where there is one, was tuned for nothing."""
+    for name in ("lang_large_patch14_448", "lang_gigantic_patch14_448", "spatial_tiny_patch16_512"):
+        encoder = load_encoder(f"timm/vit_pe_{name}?depth=1&embed_dim=48&num_heads=3", pretrained=False)
+        features = encoder(torch.rand(2, 3, *encoder.fitting_size((64, 96))))
+        torch.testing.assert_close(features.summary, features.patches.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("crossvit_tiny_240", "several"),
+        ("coat_tiny", "several"),
+        ("efficientvim_m1", "several"),
+        ("pit_ti_224", "1 tokens of a 224x224 picture are not a grid"),
+        ("pit_ti_distilled_224", "2 tokens"),
+        ("test_vit?global_pool=", r"one vector per picture, got \(1, 101, 64\)"),
+        ("test_vit?img_size=4", "cannot take a 4x4 picture"),
+    ],
+)
+def test_a_model_without_one_map_and_one_vector_is_refused_at_once(name, says):
+    with torch.device("meta"), pytest.raises(ValueError, match=says):
+        load_encoder(f"timm/{name}", pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "native", "stride"),
+    [
+        ("test_vit?img_size=128", (128, 128), None, 16),
+        ("tf_efficientnet_b4", (384, 384), None, 32),  # timm says 380
+        ("vit_so400m_patch14_siglip_384", (378, 378), None, 14),  # timm says 384
+        ("qwen3_vit_88m_merge?depth=1", (768, 768), None, 32),  # patches of 16, merged by fours
+        ("samvit_base_patch16?depth=1", (1024, 1024), None, 16),
+        ("samvit_base_patch16?depth=1&img_size=512", (512, 512), None, 16),
+        ("levit_128s", (224, 224), (224, 224), 64),
+        ("xcit_nano_12_p16_224?img_size=160", (160, 160), (160, 160), 16),
+        ("hiera_tiny_224?img_size=256", (256, 256), (256, 256), 32),
+        ("mobilenetv5_300m", (768, 768), (768, 768), 48),  # 16 x 16 patches whatever comes in
+        ("mobilevitv2_050", (256, 256), (256, 256), 32),  # odd grids are rounded up
+        ("halonet26t", (256, 256), (256, 256), 32),  # needs whole blocks
+        ("inception_v3", (299, 299), (299, 299), 42),  # convolutions without padding
+    ],
+)
+def test_sizes_are_measured(name, default, native, stride):
+    with torch.device("meta"):
+        encoder = load_encoder(f"timm/{name}", pretrained=False)
+    assert (encoder.default_size, encoder.native_size, encoder.stride) == (default, native, stride)
+    features = encoder(torch.rand(1, 3, *default, device="meta"))
+    assert features.grid == tuple(-(-side // stride) for side in default)
+
+
+def test_measuring_leaves_the_model_as_it_is():
+    model = timm.create_model("test_efficientnet_ln", num_classes=0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    TimmEncoder(model, "test_efficientnet_ln", {}, "timm/test_efficientnet_ln", None)
+    assert model.training and all(weight.device.type == "cpu" and weight.requires_grad for weight in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -109,9 +169,70 @@ def test_without_network_the_error_names_the_file_to_bring(monkeypatch):
         return create(name, pretrained=pretrained, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(RuntimeError, match=r"no route to host.*weights=FILE.*pretrained=false"):
+    wanted = r"no route to host.*model\.safetensors of timm/test_resnet\.r160_in1k .*weights=FILE.*pretrained=false"
+    with pytest.raises(RuntimeError, match=wanted):
         load_encoder("timm/test_resnet")
     load_encoder("timm/test_resnet?pretrained=false")
+
+
+def whole_state(name, **options):
+    """What the hub holds: with classifier."""
+    return timm.create_model(name, **options).state_dict()
+
+
+def without_head(state):
+    return {name: value for name, value in state.items() if not name.startswith("head.")}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_downloaded_weights_are_matched_strictly(monkeypatch):
+    state = whole_state("test_vit")
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    encoder = load_encoder("timm/test_vit")
+    assert same(encoder.model.state_dict(), without_head(state))
+    assert encoder.license == "apache-2.0"
+    with pytest.raises(RuntimeError, match=r"Missing key.*blocks\.6\."):
+        load_encoder("timm/test_vit?depth=7")  # timm by itself leaves the seventh block random
+    del state["norm.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*norm\.weight"):
+        load_encoder("timm/test_vit")
+
+
+def test_the_file_that_timm_would_have_fetched(tmp_path):
+    state = whole_state("test_vit")
+    save_file(state, tmp_path / "model.safetensors")
+    encoder = load_encoder("timm/test_vit", weights=tmp_path / "model.safetensors")
+    assert same(encoder.model.state_dict(), without_head(state))
+    assert "state_dict" not in encoder.model.pretrained_cfg
+    save_file(without_head(state) | {"head.weight": state["head.weight"]}, tmp_path / "spoiled.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected head\.weight"):
+        load_encoder("timm/test_vit", weights=tmp_path / "spoiled.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_so400m_patch14_siglip_gap_224?depth=1&embed_dim=48&num_heads=3", "convnextv2_atto.fcmae", "dla34"]
+)
+def test_a_wrong_file_is_refused_also_where_timm_would_take_it(name, tmp_path):
+    save_file({"blocks.0.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_encoder(f"timm/{name}", weights=tmp_path / "other.safetensors")
+
+
+def test_a_file_in_its_authors_names(tmp_path):
+    """DINOv2's: registers and class token under other names, and a mask token that nothing needs."""
+    options = {"depth": 1, "embed_dim": 48, "num_heads": 3}
+    name = "vit_small_patch14_reg4_dinov2"
+    ours = whole_state(name, num_classes=0, **options)
+    theirs = {key.replace("reg_token", "register_tokens"): value for key, value in ours.items()}
+    theirs |= {"mask_token": torch.zeros(1, 48)}
+    theirs["pos_embed"] = torch.cat([torch.zeros(1, 1, 48), ours["pos_embed"]], 1)
+    torch.save(theirs, tmp_path / "dinov2.pth")
+    encoder = load_encoder(f"timm/{name}", weights=tmp_path / "dinov2.pth", **options)
+    assert torch.equal(encoder.model.reg_token, ours["reg_token"])
+    assert torch.equal(encoder.model.blocks[0].attn.qkv.weight, ours["blocks.0.attn.qkv.weight"])
 
 
 def test_random_weights_carry_no_licence():

@@ -79,8 +79,8 @@ def _run(folder: Path) -> str:
 
 
 ENTRIES = {
-    "onnx, our contract": _onnx(tokens=False),
+    "onnx, a map": _onnx(tokens=False),
     "onnx, tokens of one size": _onnx(tokens=True),
-    "python": _python,
-    "run": _run,
+    "python, a file": _python,
+    "run, a student": _run,
 }

@@ -163,7 +163,8 @@ def test_rgbd_depth_is_split_into_contiguous_halves(frames):
 def test_rgbd_matching_follows_the_camera(frames):
     data = open_rgbd_matching(frames, gaps=(1, 2), points=10)
     assert [(pair.source, pair.target) for pair in data.pairs][:3] == [(0, 1), (0, 2), (1, 2)]
-    assert len(data.pairs) == 9 and data.size == (24, 32)
+    assert len(data.pairs) == 9
+    assert {(pair.source_size, pair.target_size, pair.reach) for pair in data.pairs} == {((24, 32), (24, 32), 32)}
     pair = data.pairs[1]
     torch.testing.assert_close(pair.target_points, pair.source_points - torch.tensor([0.1 * 40 / 2, 0]).double())
     again = open_rgbd_matching(frames, gaps=(1, 2), points=10)

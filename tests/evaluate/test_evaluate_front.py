@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyespot.encoders.text import TextEmbeddings
 from eyespot.evaluate import TASKS, ToyboxConfig, evaluate
 from eyespot.evaluate.datasets import (
     ClassificationData,
@@ -14,8 +15,10 @@ from eyespot.evaluate.datasets import (
     SegmentationData,
     TensorPictures,
 )
+from eyespot.evaluate.progress import time_left
 
-SHORT = {"segmentation": {"steps": 5}, "depth": {"steps": 5}}
+NAMES = TextEmbeddings(("a", "b"), torch.eye(2, 48), None)
+SHORT = {"segmentation": {"steps": 5}, "depth": {"steps": 5}, "zero_shot": {"text": NAMES}}
 
 
 @pytest.fixture
@@ -33,26 +36,28 @@ def made():
         "knn": classes,
         "linear": classes,
         "reading": classes,
+        "zero_shot": classes,
         "segmentation": SegmentationData(DensePictures(train, masks[0]), DensePictures(val, masks[1]), 3),
         "depth": DepthData(DensePictures(train, depths[0]), DensePictures(val, depths[1])),
-        "correspondence": MatchingData(val, val, [PointPair(0, 0, points, points)], (32, 32)),
+        "correspondence": MatchingData(val, val, [PointPair(0, 0, points, points, (32, 32), (32, 32), reach=32)]),
     }
 
 
 def test_every_task_fills_its_columns_in_the_order_asked_for(made, colour_encoder):
     table = evaluate({"a": colour_encoder("x"), "b": colour_encoder("y", 16)}, tuple(made), made, options=SHORT)
     keys = [column.key for column in table.columns]
-    assert keys[:3] == ["cost/params", "knn/accuracy", "linear/accuracy"]
-    assert set(keys[1:]) == {f"{name}/{metric.name}" for name, task in TASKS.items() for metric in task.metrics}
+    assert keys[:3] == ["cost/params", "cost/GMACs", "knn/accuracy"]
+    assert set(keys[2:]) == {f"{name}/{metric.name}" for name in made for metric in TASKS[name].metrics}
     for row in table.rows.values():
         assert set(row) == set(keys)
-        assert all(isinstance(row[key], float) for key in keys[1:])
+        unknown = {key for key in keys[2:] if not isinstance(row[key], float)}
+        assert unknown == {"correspondence/PCK@0.1/category"}  # the pairs have none
     assert table.settings["seed"] == 0
 
 
 def test_each_picture_is_encoded_once_for_all_tasks(made, colours):
     evaluate([colours], tuple(made), made, options=SHORT)
-    assert colours.pictures_seen == 18
+    assert colours.pictures_seen == 18 + 1  # one to count its operations
 
 
 def test_rows_do_not_interact_and_reruns_agree(made, colour_encoder):
@@ -81,7 +86,7 @@ def test_progress_ends_at_the_total(made, colours):
              progress=lambda *state: seen.append(state))  # fmt: skip
     assert seen[-1] == ("done", 2, 2)
     assert seen[0][:2] == ("colours: depth", 0) and ("colours: knn", 1, 2) in seen
-    assert ("colours: depth, features 12/12", 0, 2) in seen
+    assert ("colours: depth 12/12", 0, 2) in seen
 
 
 def test_folders_with_options(tmp_path, colours):
@@ -99,7 +104,7 @@ def test_folders_with_options(tmp_path, colours):
     assert table.settings["data"] == {"segmentation": spec}
     with pytest.raises(ValueError, match="did you mean 'ignore'"):
         evaluate([colours], ("segmentation",), {"segmentation": f"{tmp_path}?ignroe=7"})
-    with pytest.raises(ValueError, match="are numbers"):
+    with pytest.raises(ValueError, match=r"ignore takes int \| None, got 'x'"):
         evaluate([colours], ("segmentation",), {"segmentation": f"{tmp_path}?ignore=x"})
 
 
@@ -138,3 +143,11 @@ def test_toybox_specs():
         ToyboxConfig(train=0)
     with pytest.raises(ValueError, match="seed"):
         ToyboxConfig(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "done", "says"),
+    [(10, 0, ""), (10, 4, ""), (30, 2, ", about 30 s left"), (600, 1, ", about 30 min left")],
+)
+def test_time_left(elapsed, done, says):
+    assert time_left(elapsed, done, 4) == says

@@ -3,14 +3,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from eyespot.evaluate import probe
 from eyespot.evaluate.probe import (
     ProbeConfig,
     _share_of_peak,
+    class_map,
     draw_points,
     linear_head,
     predictions,
     sample,
     train_probe,
+    upsampled,
 )
 
 
@@ -64,7 +67,24 @@ def test_a_diverging_probe_says_so():
         )
 
 
-def test_predictions_have_each_label_s_own_size():
-    labels = [torch.zeros(4, 6), torch.zeros(9, 3)]
-    found = list(predictions(nn.Identity(), torch.randn(2, 5, 2, 2), labels, batch_size=1))
-    assert [output.shape for output, _ in found] == [(5, 4, 6), (5, 9, 3)]
+def test_predictions_come_picture_by_picture_with_their_labels():
+    labels = [torch.zeros(4, 6), torch.ones(9, 3)]
+    patches = torch.randn(2, 5, 2, 2)
+    found = list(predictions(nn.Identity(), patches, labels, batch_size=1))
+    assert all(torch.equal(output, patch) for (output, _), patch in zip(found, patches, strict=True))
+    assert [label.shape for _, label in found] == [(4, 6), (9, 3)]
+
+
+@pytest.mark.parametrize("size", [(40, 30), (5, 4), (7, 3), (3, 9)])
+def test_classes_by_strips_equal_those_of_the_whole(size, monkeypatch):
+    scores = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(probe, "STRIP", 6 * size[1] * 2)  # two rows at a time
+    assert torch.equal(class_map(scores, size), upsampled(scores, size).argmax(dim=0))
+
+
+def test_drawn_points_of_vectors():
+    label = torch.stack([torch.arange(12).reshape(3, 4), -torch.arange(12).reshape(3, 4)])
+    positions, values = draw_points([label], 30, torch.Generator().manual_seed(0))
+    x, y = ((positions[0] + 1) / 2 * torch.tensor([4, 3])).unbind(1)
+    assert torch.equal(label[:, y.floor().long(), x.floor().long()], values[0])
+    assert values.shape == (1, 2, 30)

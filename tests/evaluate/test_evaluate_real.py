@@ -10,7 +10,7 @@ from eyespot.evaluate.datasets import open_image_folder, open_mask_folder, open_
 def test_kitchen_correspondences_look_alike(shared):
     """Colours at true correspondences agree far better than at shuffled ones."""
     data = open_rgbd_matching(shared / "data" / "rgbd_kitchen", limit=12)
-    images = data.sources.read(0, len(data.sources), data.size)
+    images = data.sources.read(0, len(data.sources), data.pairs[0].source_size)
     true, shuffled = [], []
     for pair in data.pairs:
         here, there = (

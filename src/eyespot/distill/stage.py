@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee, has_random_weights
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, save_encoder
+from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
 from eyespot.engine.trainer import Trainer
 from eyespot.files import atomic_write_text
@@ -54,6 +56,7 @@ class StageRunner:
         standardizer: how targets are put on one scale.
         seed: of everything drawn.
         cache: folder for teacher features; None computes them live.
+        callbacks: those that watch a stage, by its name.
     """
 
     fabric: Fabric
@@ -63,6 +66,7 @@ class StageRunner:
     standardizer: StandardizerKind
     seed: int
     cache: str | None = None
+    callbacks: Callable[[str], Sequence[Callback]] = lambda stage: ()
 
     def __post_init__(self) -> None:
         self._sources: dict[int, list[PictureSource]] = {}
@@ -117,6 +121,7 @@ class StageRunner:
                 "precision": self.engine.precision,
                 "data": asdict(loader.config) | {"workers": None, "keep_decoded": None},
             },
+            callbacks=self.callbacks(name),
         )
         trained = trainer.train()["student"]
         self.failures |= loader.failures

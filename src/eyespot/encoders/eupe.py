@@ -78,8 +78,9 @@ _CONVNEXT_RENAMES = {
     r"^norm(s\.3)?\.": "head.norm.",
 }
 _NOT_IN_TIMM = ("mask_token", "rope_embed.periods", ".qkv.bias", ".qkv.bias_mask")
+ROPE_RESCALE = 2.0  # in train mode position codes are stretched by a factor in [1/2, 2] (paper notes, D.1)
 _HARMLESS_ARGS = {
-    *("img_size", "drop_rate", "drop_path_rate"),
+    *("img_size", "drop_rate", "drop_path_rate", "rope_rescale_coords"),
     *("proj_drop_rate", "attn_drop_rate", "patch_drop_rate", "pos_drop_rate"),
 }
 
@@ -122,7 +123,8 @@ def create_eupe_encoder(
     state = None if weights is None else _unwrapped(read_weights(weights))
     license = LICENSE if license is None and state is not None else license
     tag = f"{checkpoint.architecture}.eupe_lvd1689m"
-    encoder = create_timm_encoder(tag, pretrained=False, license=license, channels_last=channels_last)
+    args = {"rope_rescale_coords": ROPE_RESCALE} if tag.startswith("vit") else {}
+    encoder = create_timm_encoder(tag, pretrained=False, license=license, channels_last=channels_last, **args)
     encoder.name = f"eupe/{name}"
     if state is not None:
         _refuse_misfits(state, encoder, name, str(weights))

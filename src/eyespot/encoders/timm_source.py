@@ -226,13 +226,28 @@ def _with_file(name: str, file: str, **args: Any) -> Any:
     model = timm.create_model(name, num_classes=0, **args)
     try:
         load_strictly(model, state, file)
-    except ValueError as misfit:
-        try:  # the file that timm fetches has a classifier, or its authors' names, which timm translates
-            model = _strictly_pretrained(name, pretrained_cfg_overlay={"state_dict": state}, **args)
-        except Exception:
-            raise misfit from None
-        del model.pretrained_cfg["state_dict"]
+    except ValueError:
+        # perhaps the file that timm fetches: with a classifier, or in its authors' names, which timm translates
+        translated = None if _takes_anything(name, args) else _translated(name, state, args)
+        if translated is None:
+            raise
+        return translated
     return model
+
+
+def _translated(name: str, state: dict[str, Tensor], args: dict[str, Any]) -> Any | None:
+    try:
+        model = _strictly_pretrained(name, pretrained_cfg_overlay={"state_dict": state}, **args)
+    except Exception:  # what does not fit is better told in the names of the backbone
+        return None
+    del model.pretrained_cfg["state_dict"]
+    return model
+
+
+def _takes_anything(name: str, args: dict[str, Any]) -> bool:
+    """Whether timm forgives all that is missing, as in a few families (SigLIP without its pool, FCMAE, DLA)."""
+    with torch.device("meta"):
+        return _translated(name, {"no such weight": torch.zeros(1)}, args) is not None
 
 
 def _strictly_pretrained(name: str, **args: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.evaluate.extract import FeatureBank, extract
-from eyespot.evaluate.front import evaluate
+from eyespot.evaluate.front import evaluate, task_options
 from eyespot.evaluate.progress import shown_progress
+from eyespot.evaluate.resolution import ResolutionCurve, resolution_curve
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, Task
 
@@ -13,10 +14,13 @@ __all__ = [
     "Column",
     "FeatureBank",
     "Metric",
+    "ResolutionCurve",
     "ResultTable",
     "Task",
     "ToyboxConfig",
     "evaluate",
     "extract",
+    "resolution_curve",
     "shown_progress",
+    "task_options",
 ]

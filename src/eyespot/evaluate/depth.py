@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from eyespot.encoders.base import Encoder
+from eyespot.evaluate.background import prepared
 from eyespot.evaluate.datasets.base import DepthData
+from eyespot.evaluate.dense_views import DepthViews, depth_view
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.probe import ProbeConfig, linear_head, predictions, train_probe
+from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, epoch_indices, eval_mode, train_live
+from eyespot.evaluate.probe import ProbeConfig, linear_head, predictions, train_probe, upsampled
+from eyespot.evaluate.sliding import sliding_map
 
-SCHEDULE = ProbeConfig(steps=300, batch_size=8, learning_rate=1e-2, weight_decay=1e-3, betas=(0.9, 0.99), clip=35.0)
+
+@dataclass(frozen=True)
+class PublishedDepth(DepthViews, LiveConfig):
+    """EUPE's linear depth (paper notes, C; `config-nyu.yaml` of the release).
+
+    Attributes:
+        mean_only: share of the steps, from the start, in which the loss is its mean term alone.
+        epsilon: metres added to both depths before the logarithm.
+        stride_share: pixels between the test's windows, as a share of them; only for encoders with a native size, so
+            ours (that of segmentation).
+    """
+
+    steps: int = 38_400
+    batch_size: int = 16
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: float = 12_800 / 38_400
+    beta1_cycle: tuple[float, float] | None = (0.85, 0.95)
+    clip: float | None = 35.0
+    mean_only: float = 100 / 38_400
+    epsilon: float = 1e-3
+    stride_share: float = 2 / 3
+
+
+QUICK = ProbeConfig(steps=300, batch_size=8, learning_rate=1e-2, weight_decay=1e-3, betas=(0.9, 0.99), clip=35.0)
+PUBLISHED = PublishedDepth()
 BINS = 256
 MEAN_WEIGHT = 0.15
 
@@ -46,13 +78,17 @@ class BinnedDepth(nn.Module):
         return depth / weight
 
 
-def scale_invariant_log_loss(depth: Tensor, truth: Tensor, mean_weight: float = MEAN_WEIGHT) -> Tensor:
+def scale_invariant_log_loss(
+    depth: Tensor, truth: Tensor, mean_weight: float = MEAN_WEIGHT, epsilon: float = 0.0, variance_weight: float = 1.0
+) -> Tensor:
     """Root of (variance + `mean_weight` * squared mean) of the log ratio, over pixels with truth > 0.
 
     Args:
         depth: predictions in metres, positive.
         truth: metres, of the same shape; 0 = no measurement.
         mean_weight: 0.15 in EUPE's protocol; 1 would make it the plain RMS of the log ratio.
+        epsilon: metres added to both before the logarithm.
+        variance_weight: of the variance; 0 in the first steps of EUPE's protocol.
 
     Returns:
         A scalar; 0 if fewer than two pixels are measured.
@@ -60,8 +96,8 @@ def scale_invariant_log_loss(depth: Tensor, truth: Tensor, mean_weight: float = 
     valid = truth > 0
     if int(valid.sum()) < 2:
         return depth.sum() * 0
-    ratio = depth[valid].log() - truth[valid].log()
-    return (ratio.var() + mean_weight * ratio.mean() ** 2 + 1e-12).sqrt()
+    ratio = (depth[valid] + epsilon).log() - (truth[valid] + epsilon).log()
+    return (variance_weight * ratio.var() + mean_weight * ratio.mean() ** 2 + 1e-12).sqrt()
 
 
 def depth_errors(depth: Tensor, truth: Tensor) -> dict[str, float] | None:
@@ -81,25 +117,70 @@ def depth_errors(depth: Tensor, truth: Tensor) -> dict[str, float] | None:
     }
 
 
-def run(bank: FeatureBank, data: DepthData, seed: int = 0, steps: int = SCHEDULE.steps) -> dict[str, float]:
+def run(
+    bank: FeatureBank,
+    data: DepthData,
+    seed: int = 0,
+    *,
+    schedule: str = "quick",
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    crop: tuple[int, int] | None = None,
+    train_mode: bool = False,
+    workers: int | None = None,
+) -> dict[str, float]:
     """RMSE, AbsRel and delta1, each averaged over pictures, of a linear probe with 256 bins.
 
-    After EUPE's and DINOv3's linear depth (paper notes, C): batch norm, 1x1 convolution to 256 linear bins,
-    expectation, scale-invariant log loss with mean weight 0.15, AdamW (betas 0.9, 0.99; decay 1e-3), clipping at 35.
-    Deviations, all for speed: 300 steps of 8 pictures at peak rate 1e-2 instead of 38,400 of 16
-    at 3e-4; no loss warm-up and no
-    cycling of beta1; features extracted once, so no augmentation; the whole picture, no Eigen crop; no flip at test
-    time; the loss at 1,024 random pixels per picture and step. The backbone stays in eval mode.
+    `schedule="quick"` is after EUPE's and DINOv3's linear depth (paper notes, C): batch norm, 1x1 convolution to 256
+    linear bins, expectation, scale-invariant log loss with mean weight 0.15, AdamW (betas 0.9, 0.99; decay 1e-3),
+    clipping at 35. Deviations, all for speed: 300 steps of 8 pictures at peak rate 1e-2 instead of 38,400 of 16 at
+    3e-4; no loss warm-up and no cycling of beta1; features extracted once, so no augmentation; the whole picture, no
+    crop; no flip at test time; the loss at 1,024 random pixels per picture and step.
+
+    `schedule="published"` is EUPE's protocol, all of it, on live features: see `PublishedDepth` and `DepthViews`.
+    Pictures are taken at their own size, so the evaluation's `size` plays no part; for the test they are padded
+    centrally to a multiple of the encoder's stride, and the mean of the prediction and of that for the mirrored picture
+    counts. True depths outside the open range of the bins are not measured. Deviations: colours are rounded to 8 bits;
+    the padding is cut off the prediction (nothing changes where there is none, as for NYUv2 and strides of 16); one
+    process, so plain batch norm; float32 throughout. An encoder with a native size gets views of that size, and windows
+    of it slide over the test's pictures. That pixels outside NYUv2's Eigen crop do not count, and that views are
+    cut within its borders, is a matter of the data (`DepthData`).
 
     Args:
         bank: the encoder.
         data: pictures and depth maps.
-        seed: names the initial weights, the batches and the pixels.
-        steps: optimiser steps.
+        seed: names the initial weights, the batches, the views and the pixels.
+        schedule: quick or published.
+        steps: optimiser steps; warm-ups shrink with them.
+        batch_size: pictures per step.
+        learning_rate: peak.
+        crop: published: (height, width) of the views.
+        train_mode: published: the backbone in train mode while the head is trained, as in EUPE's and DINOv3's code; see
+            `segmentation.run`.
+        workers: published: threads that prepare views.
 
     Raises:
-        ValueError: no picture of the validation split has a measured pixel.
+        ValueError: no picture of the validation split has a measured pixel, an unknown schedule, or an option that the
+            quick one does not have.
     """
+    check_schedule(schedule)
+    common = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    special = {"crop": crop, "train_mode": train_mode, "workers": workers}
+    found = (
+        _quick(bank, data, seed, changed(QUICK, **common, **special))
+        if schedule == "quick"
+        else _published(bank, data, seed, changed(PUBLISHED, **common, **special))
+    )
+    results = [depth_errors(depth, truth) for depth, truth in found]
+    measured = [errors for errors in results if errors is not None]
+    if not measured:
+        raise ValueError("no picture of the validation split has a measured depth")
+    return {name: sum(errors[name] for errors in measured) / len(measured) for name in measured[0]}
+
+
+def _quick(bank: FeatureBank, data: DepthData, seed: int, config: ProbeConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Predicted and true depth [H, W] of each validation picture."""
     train, val = bank.features(data.train.pictures), bank.features(data.val.pictures)
     head = BinnedDepth(train.patches.shape[1], data.low, data.high, seed=seed)
     train_probe(
@@ -107,11 +188,66 @@ def run(bank: FeatureBank, data: DepthData, seed: int = 0, steps: int = SCHEDULE
         train.patches,
         data.train.labels,
         lambda depth, truth: scale_invariant_log_loss(depth[:, 0], truth),
-        replace(SCHEDULE, steps=steps),
+        config,
         seed,
     )
-    results = [depth_errors(depth[0], truth) for depth, truth in predictions(head, val.patches, data.val.labels)]
-    measured = [errors for errors in results if errors is not None]
-    if not measured:
-        raise ValueError("no picture of the validation split has a measured depth")
-    return {name: sum(errors[name] for errors in measured) / len(measured) for name in measured[0]}
+    for depth, truth in predictions(head, val.patches, data.val.labels):
+        yield upsampled(depth, (truth.shape[0], truth.shape[1]))[0], truth
+
+
+def _published(
+    bank: FeatureBank, data: DepthData, seed: int, config: PublishedDepth
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Predicted and true depth [H, W] of each validation picture."""
+    encoder = bank.encoder
+    window = encoder.fitting_size(config.crop)
+    head = BinnedDepth(encoder.patch_dim, data.low, data.high, seed=seed)
+
+    def loss(depth: Tensor, truth: Tensor, step: int) -> Tensor:
+        weight = float(step >= config.mean_only * config.steps)
+        return scale_invariant_log_loss(depth[:, 0], truth, epsilon=config.epsilon, variance_weight=weight)
+
+    train_live(
+        encoder,
+        head,
+        lambda step: _views(data, config, window, encoder.mean.flatten().cpu(), seed, step),
+        loss,
+        config,
+        seed,
+        bank.progress,
+    )
+    with eval_mode(encoder):
+        for picture, truth in prepared(
+            lambda index: (data.val.pictures.original(index), data.val.labels[index]),
+            len(data.val.labels),
+            config.workers,
+        ):
+            depth = _mirrored_mean(encoder, head, picture.to(encoder.device).float() / 255, config.stride_share)
+            inside = (truth > data.low) & (truth < data.high)
+            yield upsampled(depth, (truth.shape[0], truth.shape[1]))[0].cpu(), truth * inside
+
+
+def _mirrored_mean(encoder: Encoder, head: nn.Module, picture: Tensor, stride_share: float) -> Tensor:
+    """Depth [1, H, W] of a picture [3, H, W]: the mean over it and its mirror image."""
+    height, width = (-(-side // encoder.stride) * encoder.stride for side in picture.shape[1:])
+    window = encoder.native_size or (height, width)
+    stride = (max(1, round(window[0] * stride_share)), max(1, round(window[1] * stride_share)))
+    found = [
+        sliding_map(
+            lambda windows: head(encoder(windows).patches.float()), view, window, stride, encoder.mean.flatten()
+        )
+        for view in (picture, picture.flip(2))
+    ]
+    return (found[0] + found[1].flip(2)) / 2
+
+
+def _views(
+    data: DepthData, config: PublishedDepth, window: tuple[int, int], fill: Tensor, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Views and depths of a step."""
+    views = []
+    for place, index in enumerate(epoch_indices(len(data.train.pictures), config.batch_size, step, seed)):
+        picture, depth = data.train.pictures.original(index), data.train.labels[index]
+        views.append(depth_view(picture, depth, config, window, data.train_box, fill, seed, step, place))
+    images, depths = zip(*views, strict=True)
+    return torch.stack(images), torch.stack(depths)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.identity import identity
 from eyespot.evaluate.datasets.base import Pictures, TensorPictures
+from eyespot.feature_store import FeatureStore
 from eyespot.features import Features
 
 HALF_RANGE = 6e4  # just below the largest float16
+
+
+class _TooLargeError(ArithmeticError):
+    """Features beyond the range of float16."""
 
 
 def extract(
@@ -21,11 +31,12 @@ def extract(
     size: int | tuple[int, int] | None = None,
     patches: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    folder: Path | None = None,
 ) -> Features:
     """The features of many pictures, on the CPU.
 
     The encoder runs in eval mode without gradients, where it is. (EUPE's official dense probes leave it in train mode,
-    which keeps its position augmentation active; see `docs/evaluation.md`.)
+    which keeps its position augmentation active; see `docs/evaluation.md`.) The next pictures are read while it works.
 
     Args:
         encoder: any encoder.
@@ -35,6 +46,8 @@ def extract(
         patches: False keeps only the mean patch of each picture, as a map of one cell: enough for tasks that look at
             summaries, and small.
         progress: called with (pictures done, pictures in all) after each batch.
+        folder: keeps the features in memory-mapped files there, one sub-folder per model, weights, size and pictures;
+            what is there already is not computed again. None keeps them in memory.
 
     Returns:
         `Features` of all pictures: the summary in float32, the patches in float16 (float32 if they exceed its range).
@@ -46,36 +59,69 @@ def extract(
     if len(source) == 0:
         raise ValueError("there are no pictures to extract features from")
     wanted = encoder.fitting_size(size)
+    setting: dict[str, Any] = {"model": encoder.name, "size": list(wanted), "dense": patches}
+    if folder is not None:
+        setting |= {**identity(encoder), "pictures": source.fingerprint()}
     training = encoder.training
     encoder.eval()
-    parts: list[Features] = []
     try:
-        for start in range(0, len(source), batch_size):
-            stop = min(start + batch_size, len(source))
-            parts.append(_encode(encoder, source.read(start, stop, wanted), patches))
-            if progress is not None:
-                progress(stop, len(source))
+        try:
+            store = FeatureStore(folder, setting, len(source), np.float32, np.float16)
+            _fill(store, encoder, source, batch_size, wanted, progress)
+        except _TooLargeError:
+            store = FeatureStore(folder, setting, len(source), np.float32, np.float32)
+            _fill(store, encoder, source, batch_size, wanted, progress)
     finally:
         encoder.train(training)
-    return Features(torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]))
+    return store.all()
+
+
+def _fill(
+    store: FeatureStore,
+    encoder: Encoder,
+    source: Pictures,
+    batch_size: int,
+    size: tuple[int, int],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Extracts what the store lacks, always in the same batches, so that an interruption changes no number."""
+    ranges = [range(start, min(start + batch_size, len(source))) for start in range(0, len(source), batch_size)]
+    missing = [part for part in ranges if not bool(store.has(torch.tensor(part)).all())]
+    done = len(source) - sum(len(part) for part in missing)
+    for part, images in zip(missing, _read_ahead(source, missing, size), strict=True):
+        store.write(torch.tensor(part), _encode(encoder, images, store))
+        done += len(part)
+        if progress is not None:
+            progress(done, len(source))
+
+
+def _read_ahead(source: Pictures, parts: list[range], size: tuple[int, int]) -> Iterator[Tensor]:
+    with ThreadPoolExecutor(1) as reader:
+        waiting = [reader.submit(source.read, part.start, part.stop, size) for part in parts[:1]]
+        for number in range(len(parts)):
+            if number + 1 < len(parts):
+                following = parts[number + 1]
+                waiting.append(reader.submit(source.read, following.start, following.stop, size))
+            yield waiting.pop(0).result()
 
 
 @torch.inference_mode()
-def _encode(encoder: Encoder, images: Tensor, patches: bool) -> Features:
+def _encode(encoder: Encoder, images: Tensor, store: FeatureStore) -> Features:
     features = encoder(images.to(encoder.device)).float()
-    grid = features.patches if patches else features.patches.mean((2, 3), keepdim=True)
-    largest = float(grid.abs().amax())
+    largest = float(features.patches.abs().amax())
     if not (largest < float("inf") and bool(features.summary.isfinite().all())):
         raise ValueError(f"{encoder.name} returned NaN or infinity; its features cannot be evaluated")
-    # Mixed parts become float32 when they are joined.
-    return Features(features.summary.cpu(), (grid.half() if largest < HALF_RANGE else grid).cpu())
+    if largest >= HALF_RANGE and store.types["patches"] is np.float16:
+        raise _TooLargeError
+    grid = features.patches if store.setting["dense"] else features.patches.mean((2, 3), keepdim=True)
+    return Features(features.summary.cpu(), grid.cpu())
 
 
 class FeatureBank:
     """One encoder's features of every set of pictures that has been asked for, each extracted once.
 
     Args:
-        encoder, size, batch_size: see `extract`.
+        encoder, size, batch_size, folder: see `extract`.
         progress: see `extract`.
     """
 
@@ -85,11 +131,13 @@ class FeatureBank:
         size: int | tuple[int, int] | None = None,
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.encoder = encoder
         self.size = size
         self.batch_size = batch_size
         self.progress = progress
+        self.folder = folder
         self._full: dict[Pictures, Features] = {}
         self._small: dict[Pictures, Features] = {}
 
@@ -108,4 +156,4 @@ class FeatureBank:
         return self._small[pictures].summary
 
     def _extract(self, pictures: Pictures, patches: bool) -> Features:
-        return extract(self.encoder, pictures, self.batch_size, self.size, patches, self.progress)
+        return extract(self.encoder, pictures, self.batch_size, self.size, patches, self.progress, self.folder)

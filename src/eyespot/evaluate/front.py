@@ -6,17 +6,20 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl
+from typing import Any, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.datasets import ToyboxConfig, ToyboxData
+from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
+from eyespot.evaluate.datasets import ToyboxConfig, ToyboxData, find_opener
 from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.finished import Finished
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, Task
+from eyespot.specs import read_options, read_value
 
 Progress = Callable[[str, int, int], None]
-PARAMETERS = Column("cost", Metric("params", unit="M", higher_is_better=False))
 
 
 def evaluate(
@@ -29,6 +32,8 @@ def evaluate(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
+    folder: str | Path | None = None,
+    timing: bool = False,
 ) -> ResultTable:
     """Measures frozen encoders on tasks. Equal arguments give equal numbers on one machine; rows do not interact.
 
@@ -36,8 +41,8 @@ def evaluate(
         models: specs for `load_encoder`, encoders, or named encoders.
         tasks: names from `TASKS`, in the order of the columns.
         data: "toybox", "toybox:COUNT@SIZE" or a `ToyboxConfig` for all tasks; or for each task its own: one of those,
-            a folder in the layout that the task's reader expects, "FOLDER?option=value" with the reader's options, or
-            data that is already open.
+            a folder in the layout that the task's reader expects, "NAME:FOLDER" with a name from
+            `datasets.DATASETS`, either of these with "?option=value" for its reader, or data that is already open.
         size: encoders without a native size get the pictures at this size (a side, or height and width), rounded to
             a multiple of their stride; at their own default size if None.
         limit: at most this many pictures (matching: pairs) per split, for a quick look.
@@ -45,34 +50,64 @@ def evaluate(
         options: for each task, keyword arguments of its protocol, e.g. {"knn": {"k": 20}}.
         batch_size: pictures per forward pass.
         progress: called with (what is going on, tasks finished, tasks in all).
+        folder: keeps features (`features/`) and finished measurements (`measured/`) there; the same call again, after
+            an interruption or with further models and tasks, redoes nothing. None keeps features in memory.
+        timing: whether to measure the milliseconds of a forward pass, the one number that differs from run to run.
 
     Returns:
-        A table with one row per model: parameters, then the metrics of each task.
+        A table with one row per model: its cost (see `cost`), then the metrics of each task.
 
     Raises:
         ValueError: unknown tasks or options (the message names the nearest right one), two models of one name, a task
             without data.
         FileNotFoundError: a data set that is not laid out as expected.
     """
-    chosen = {name: _lookup(name, TASKS, "task") for name in tasks}
+    chosen = {name: lookup(name, TASKS, "task") for name in tasks}
     if not chosen:
         raise ValueError(f"no task to run; there are {', '.join(TASKS)}")
     arguments = _task_arguments(chosen, options or {})
-    named = _named_models(models)
+    named = named_models(models)
     sources = _task_sources(chosen, data)
-    opened = _open_all(chosen, sources, limit, seed)
+    opened = open_all(chosen, sources, limit, seed)
     total = len(named) * len(chosen)
+    features, measured = (None, None) if folder is None else (Path(folder) / "features", Path(folder) / "measured")
+    finished = Finished(measured)
     rows: dict[str, dict[str, float | None]] = {}
     for name, model in named.items():
         report = _reporter(progress, name, len(rows) * len(chosen), total)
-        encoder = _loaded(model)
-        bank = FeatureBank(encoder, size, batch_size)
-        rows[name] = {PARAMETERS.key: _parameters(encoder), **_run_all(bank, chosen, opened, arguments, seed, report)}
+        encoder = loaded(model)
+        bank = FeatureBank(encoder, size, batch_size, folder=features)
+        tasks_of_row = _run_all(bank, chosen, opened, arguments, seed, report, finished)
+        rows[name] = {**cost(encoder, size, timing), **tasks_of_row}
     if progress is not None:
         progress("done", total, total)
-    columns = [PARAMETERS, *(Column(name, metric) for name, task in chosen.items() for metric in task.metrics)]
+    measured_columns = [Column(name, metric) for name, task in chosen.items() for metric in task.metrics]
+    measured_columns += _further_columns(rows, {*COLUMN_KEYS, *(column.key for column in measured_columns)})
+    columns = [*(COLUMNS if timing else COLUMNS[:-1]), *measured_columns]
     settings = {"data": {name: str(source) for name, source in sources.items()}, "size": size, "limit": limit}
     return ResultTable(columns, rows, {**settings, "seed": seed, "options": arguments})
+
+
+def _further_columns(rows: Mapping[str, Mapping[str, Any]], known: set[str]) -> list[Column]:
+    """Columns of what a protocol returned beyond its metrics because an option asked for it (another PCK, say)."""
+    further = dict.fromkeys(key for row in rows.values() for key in row if key not in known)
+    return [Column(task, Metric(name)) for task, _, name in (key.partition("/") for key in further)]
+
+
+def task_options(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of tasks as the command line takes them: "knn.k=20" -> {"knn": {"k": 20}}.
+
+    Raises:
+        ValueError: another form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        target, equals, text = entry.partition("=")
+        task, dot, key = target.partition(".")
+        if not (equals and dot and key):
+            raise ValueError(f"--options {entry!r}: write TASK.KEY=VALUE, e.g. knn.k=20")
+        options.setdefault(task, {})[key] = read_value(text)
+    return options
 
 
 def _run_all(
@@ -82,15 +117,21 @@ def _run_all(
     arguments: Mapping[str, Mapping[str, Any]],
     seed: int,
     report: Callable[[str, int], None],
-) -> dict[str, float]:
+    known: Finished,
+) -> dict[str, float | None]:
     """All tasks on one encoder. Those on patches go first: tasks on summaries then find the features there."""
-    row: dict[str, float] = {}
+    row: dict[str, float | None] = {}
     for finished, name in enumerate(sorted(tasks, key=lambda name: not tasks[name].patches)):
         bank.progress = lambda done, count, name=name, finished=finished: report(
-            f"{name}, features {done}/{count}", finished
+            f"{name} {done}/{count}", finished
         )
         report(name, finished)
-        found = tasks[name].run(bank, opened[name], seed=seed, **arguments[name])
+        setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size), "options": arguments[name]}
+        key = known.key(bank.encoder, name, opened[name], setting)
+        found = known.find(key)
+        if found is None:
+            found = tasks[name].run(bank, opened[name], seed=seed, **arguments[name])
+            known.keep(key, bank.encoder.name, name, found)
         row.update({f"{name}/{metric}": value for metric, value in found.items()})
     return row
 
@@ -103,7 +144,7 @@ def _reporter(progress: Progress | None, model: str, before: int, total: int) ->
     return report
 
 
-def _lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
+def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
     """`known[name]`, or an error that names the nearest right name."""
     if name in known:
         return known[name]
@@ -114,18 +155,36 @@ def _lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
 
 def _task_arguments(tasks: Mapping[str, Task], options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, wanted in options.items():
-        task = _lookup(name, tasks, "chosen task")
-        _check_keywords(wanted, task.run, ("bank", "data", "seed"), f"option of {name}")
+        task = lookup(name, tasks, "chosen task")
+        _check_options(wanted, task.run, ("bank", "data", "seed"), f"option of {name}")
+    for name, task in tasks.items():
+        _check_complete(name, task.run, options.get(name, {}))
     return {name: dict(options.get(name, {})) for name in tasks}
 
 
-def _check_keywords(given: Iterable[str], function: Callable[..., Any], own: Iterable[str], kind: str) -> None:
-    known = {key: None for key in inspect.signature(function).parameters if key not in set(own)}
-    for key in given:
-        _lookup(key, known, kind)
+def _check_complete(task: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuses a task that cannot run without an option that is not given."""
+    for key, parameter in inspect.signature(function).parameters.items():
+        needed = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        if needed and key not in given:
+            raise ValueError(f"{task} needs {task}.{key}=...; see `eyespot.evaluate.{task}.run`")
 
 
-def _named_models(models: Sequence[str | Encoder] | Mapping[str, Encoder]) -> dict[str, str | Encoder]:
+def _check_options(given: Mapping[str, Any], function: Callable[..., Any], own: Iterable[str], kind: str) -> None:
+    """Refuses options that a function does not have, and values of another type than it takes."""
+    hints = get_type_hints(function)
+    known = {key: hints.get(key) for key in inspect.signature(function).parameters if key not in set(own)}
+    for key, value in given.items():
+        wanted = lookup(key, known, kind)
+        try:
+            TypeAdapter(wanted, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
+        except ValidationError:
+            shown = getattr(wanted, "__name__", wanted) if not get_args(wanted) else wanted
+            raise ValueError(f"{kind} {key} takes {shown}, got {value!r}") from None
+
+
+def named_models(models: Sequence[str | Encoder] | Mapping[str, Encoder]) -> dict[str, str | Encoder]:
+    """Models by name, which are all different."""
     if isinstance(models, str | Encoder):
         raise ValueError("pass several models, or a list of one: evaluate([model])")
     if isinstance(models, Mapping):
@@ -140,16 +199,11 @@ def _named_models(models: Sequence[str | Encoder] | Mapping[str, Encoder]) -> di
     return named
 
 
-def _loaded(model: str | Encoder) -> Encoder:
+def loaded(model: str | Encoder) -> Encoder:
+    """The encoder, or the one that a spec names."""
     from eyespot.encoders import load_encoder
 
     return load_encoder(model) if isinstance(model, str) else model
-
-
-def _parameters(encoder: Encoder) -> float | None:
-    """Millions of parameters; None where they are hidden inside another runtime (an ONNX file)."""
-    count = sum(parameter.numel() for parameter in encoder.parameters())
-    return count / 1e6 if count else None
 
 
 def _task_sources(tasks: Mapping[str, Task], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -160,16 +214,17 @@ def _task_sources(tasks: Mapping[str, Task], data: str | ToyboxConfig | Mapping[
             raise ValueError(f"data {data!r}: give each task its own folder ({example}), or toybox")
         return dict.fromkeys(tasks, data)
     for name in data:
-        _lookup(name, tasks, "chosen task")
+        lookup(name, tasks, "chosen task")
     missing = [name for name in tasks if name not in data]
     if missing:
         raise ValueError(f"no data for {', '.join(missing)}; give a folder or 'toybox' for each task")
     return {name: data[name] for name in tasks}
 
 
-def _open_all(tasks: Mapping[str, Task], sources: Mapping[str, Any], limit: int | None, seed: int) -> dict[str, Any]:
-    """The data of each task. Equal toyboxes are one object, so that scenes are rendered and encoded once."""
+def open_all(tasks: Mapping[str, Task], sources: Mapping[str, Any], limit: int | None, seed: int) -> dict[str, Any]:
+    """The data of each task. Equal toyboxes and equal folders are one object, so that pictures are encoded once."""
     toyboxes: dict[ToyboxConfig, ToyboxData] = {}
+    folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
     for name, source in sources.items():
         if isinstance(source, str) and _is_toybox(source):
@@ -178,7 +233,7 @@ def _open_all(tasks: Mapping[str, Task], sources: Mapping[str, Any], limit: int 
             toybox = toyboxes.setdefault(source, ToyboxData(source))
             opened[name] = tasks[name].open_toybox(toybox)
         elif isinstance(source, str | Path):
-            opened[name] = _open_folder(name, tasks[name], str(source), limit)
+            opened[name] = _open_folder(name, tasks[name], str(source), limit, folders)
         else:
             opened[name] = source
     return opened
@@ -188,19 +243,12 @@ def _is_toybox(source: str) -> bool:
     return source == "toybox" or source.startswith("toybox:")
 
 
-def _open_folder(name: str, task: Task, source: str, limit: int | None) -> Any:
-    folder, _, query = source.partition("?")
-    options = {key: _number(text) for key, text in parse_qsl(query, keep_blank_values=True)}
-    _check_keywords(options, task.open_folder, ("folder", "limit"), f"option of the data of {name}")
-    return task.open_folder(folder, limit=limit, **options)
-
-
-def _number(text: str) -> float | int:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"options of a data folder are numbers, got {text!r}") from None
+def _open_folder(name: str, task: Task, source: str, limit: int | None, known: dict[tuple[Any, ...], Any]) -> Any:
+    place, _, query = source.partition("?")
+    opener, folder = find_opener(place, name, task.open_folder)
+    options = read_options(query)
+    _check_options(options, opener, ("folder", "limit"), f"option of the data of {name}")
+    key = (opener, folder, query)
+    if key not in known:
+        known[key] = opener(folder, limit=limit, **options)
+    return known[key]

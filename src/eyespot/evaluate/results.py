@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-LOG_WIDTH = 160
+LOG_WIDTH, COLUMN_WIDTH = 160, 16
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,17 @@ class ResultTable:
         for model in self.rows:
             name = model.replace("[", "\\[")
             table.add_row(name, *(self._cell(model, column, "[bold]", "[/bold]") for column in columns))
-        (console or _default_console()).print(table)
+        (console or _default_console(len(columns))).print(table)
 
     def _cell(self, model: str, column: Column, before: str, after: str) -> str:
         text = column.metric.format(self.rows[model].get(column.key))
         return f"{before}{text}{after}" if model in self.best(column) else text
 
 
-def _default_console() -> Console:
+def _default_console(columns: int) -> Console:
     """The terminal; a log file has no width of its own, and there no column need be squeezed."""
     console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)
+    return console if console.is_terminal else Console(width=LOG_WIDTH + COLUMN_WIDTH * max(0, columns - 8))
 
 
 def _title(column: Column, joint: str) -> str:

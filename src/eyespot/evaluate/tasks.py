@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eyespot.evaluate import correspondence, depth, knn, linear, segmentation
+from eyespot.evaluate import (
+    correspondence,
+    depth,
+    feature_geometry,
+    few_shot,
+    knn,
+    linear,
+    normals,
+    retrieval,
+    segmentation,
+    zero_shot,
+)
 from eyespot.evaluate.datasets import (
     ToyboxData,
     open_image_folder,
@@ -14,6 +25,8 @@ from eyespot.evaluate.datasets import (
     open_rgbd_depth,
     open_rgbd_matching,
 )
+from eyespot.evaluate.datasets.picture_folder import open_caption_folder, open_picture_folder
+from eyespot.evaluate.datasets.rgbd import open_rgbd_normals
 from eyespot.evaluate.results import Metric
 
 
@@ -32,7 +45,7 @@ class Task:
 
     about: str
     metrics: tuple[Metric, ...]
-    run: Callable[..., dict[str, float]]
+    run: Callable[..., Mapping[str, float | None]]
     open_folder: Callable[..., Any]
     open_toybox: Callable[[ToyboxData], Any]
     patches: bool = True
@@ -41,7 +54,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "knn": Task(
         about="k-NN classification of summaries (k = 10)",
-        metrics=(Metric("accuracy"),),
+        metrics=(Metric("accuracy"), Metric("best", headline=False), Metric("best_k", unit="", headline=False)),
         run=knn.run,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
@@ -51,6 +64,14 @@ TASKS: dict[str, Task] = {
         about="logistic regression on summaries",
         metrics=(Metric("accuracy"),),
         run=linear.run,
+        open_folder=open_image_folder,
+        open_toybox=ToyboxData.classification,
+        patches=False,
+    ),
+    "few_shot": Task(
+        about="logistic regression on the summaries of 5 pictures per class, mean of 5 draws",
+        metrics=(Metric("accuracy"), Metric("spread", higher_is_better=False, headline=False)),
+        run=few_shot.run,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -73,9 +94,27 @@ TASKS: dict[str, Task] = {
         open_folder=open_rgbd_depth,
         open_toybox=ToyboxData.depth,
     ),
+    "normals": Task(
+        about="linear surface normals on patches",
+        metrics=(
+            Metric("mean", unit="°", higher_is_better=False),
+            Metric("median", unit="°", higher_is_better=False, headline=False),
+            Metric("within 11.25", headline=False),
+            Metric("within 22.5", headline=False),
+            Metric("within 30", headline=False),
+        ),
+        run=normals.run,
+        open_folder=open_rgbd_normals,
+        open_toybox=ToyboxData.normals,
+    ),
     "correspondence": Task(
         about="key-point matching by nearest neighbour of patches",
-        metrics=(Metric("PCK@0.1"), Metric("PCK@0.05", headline=False), Metric("PCK@0.1/image", headline=False)),
+        metrics=(
+            Metric("PCK@0.1"),
+            Metric("PCK@0.05", headline=False),
+            Metric("PCK@0.1/image", headline=False),
+            Metric("PCK@0.1/category", headline=False),
+        ),
         run=correspondence.run,
         open_folder=open_rgbd_matching,
         open_toybox=ToyboxData.matching,
@@ -86,6 +125,41 @@ TASKS: dict[str, Task] = {
         run=linear.run_reading,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.reading,
+    ),
+    "zero_shot": Task(
+        about="classification by class names, in the space of an image-text teacher",
+        metrics=(
+            Metric("accuracy"),
+            Metric("top5", headline=False),
+            Metric("classes", unit="", headline=False),
+        ),
+        run=zero_shot.run,
+        open_folder=open_image_folder,
+        open_toybox=ToyboxData.naming,
+        patches=False,
+    ),
+    "retrieval": Task(
+        about="pictures to captions (I2T) and back (T2I), in the space of an image-text teacher",
+        metrics=tuple(Metric(f"{way}-R@{k}", headline=k == 1) for way in ("I2T", "T2I") for k in retrieval.RANKS),
+        run=retrieval.run,
+        open_folder=open_caption_folder,
+        open_toybox=ToyboxData.captions,
+        patches=False,
+    ),
+    "geometry": Task(
+        about="ranks, token-norm outliers and uniformity of features; CKA with a reference",
+        metrics=(
+            Metric("RankMe", unit=""),
+            Metric("effective rank", unit="", headline=False),
+            Metric("patch rank", unit=""),
+            Metric("outliers", higher_is_better=False),
+            Metric("max/median norm", unit="", higher_is_better=False, headline=False),
+            Metric("uniformity", unit="", higher_is_better=False, headline=False),
+            Metric("CKA", unit=""),
+        ),
+        run=feature_geometry.run,
+        open_folder=open_picture_folder,
+        open_toybox=ToyboxData.pictures,
     ),
 }
 DEFAULT_TASKS = ("knn", "segmentation", "depth", "correspondence", "reading")

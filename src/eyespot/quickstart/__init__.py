@@ -2,7 +2,7 @@
 
 Three experts learn different things, a proxy learns from all three, a student learns from the proxy (stages 2 and 3),
 and a second student of the same size learns straight from the experts for the same number of steps. All of them are
-measured on the same five tasks.
+measured on the same six tasks; zero-shot naming goes through the adapter heads into the space of the image-text expert.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.trainer import start_fabric
-from eyespot.evaluate import ResultTable, evaluate, shown_progress
+from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
 from eyespot.evaluate.datasets import ToyboxConfig
-from eyespot.quickstart.experts import EXPERTS, Lessons, train_expert
+from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert
 from eyespot.recipes.eupe import RUNTIME_ONLY, EupeConfig, as_plain, distill, new_encoder
 from eyespot.recipes.presets import build, read_settings
 
@@ -41,6 +41,7 @@ class Size:
 
 SIZES = {"full": Size(2400, 260, 1.0, 400), "short": Size(480, 60, 0.12, 100)}
 PICTURE = 64
+TEMPLATES = ("a {}", "a striped {}", "a checkered {}", "a dotted {}")
 
 
 def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> ResultTable:
@@ -52,7 +53,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
         seed: of everything.
 
     Returns:
-        The table: experts, proxy, students and the untrained student on five tasks.
+        The table: experts, proxy, students and the untrained student on six tasks.
 
     Raises:
         ValueError: no such preset.
@@ -79,12 +80,15 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
     say("[bold]3/5[/bold] EUPE: the proxy learns from the experts, the student from the proxy, then at several sizes")
 
     def measure(made: dict[str, Encoder]) -> ResultTable:
-        say("[bold]4/5[/bold] all of them on five tasks")
+        say("[bold]4/5[/bold] all of them on six tasks")
         untrained = new_encoder(config.student.model, seed, "student").eval()
         models = {**made, "student, direct": direct, "student, untrained": untrained}
+        text = {"text": text_tower_spec(output, "what"), "space": "what", "templates": TEMPLATES}
         scenes = ToyboxConfig(2 * size.test_scenes, size.test_scenes, min(200, size.test_scenes), PICTURE)
         with shown_progress() as progress:
-            return evaluate(models, data=scenes, size=PICTURE, progress=progress)
+            return evaluate(
+                models, [*DEFAULT_TASKS, "zero_shot"], scenes, PICTURE, options={"zero_shot": text}, progress=progress
+            )
 
     distill(config, output, measure)
     say(f"[bold]5/5[/bold] report: {run.report}")

@@ -11,13 +11,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from eyespot.data.randomness import numpy_generator, seed_everything
-from eyespot.data.toybox import COLOURS, PATTERNS, SEMANTIC_CLASSES, SHAPES, WORDS, Scenes, render
+from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render
 from eyespot.distill.committee import as_unit_floats
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Batch, Task
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
+from eyespot.quickstart.image_text import PhraseMatching, save_phrases
 
 LICENSE = "apache-2.0"
 """Of weights that saw nothing but our own toybox."""
@@ -26,20 +27,15 @@ FIRST_SCENE = 3 * 10**9
 """The experts' scenes begin here, apart from those of the distillation and of the evaluation."""
 
 
-class WhatHead(nn.Module):
-    """What is it? Shape, colour and pattern of the main object, from the summary."""
+class WhatHead(PhraseMatching):
+    """What is it? The main object in words ("a striped green box"), from the summary: an image-text expert."""
 
     def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.counts = [len(SHAPES), len(COLOURS), len(PATTERNS)]
-        self.classify = nn.Linear(encoder.summary_dim, sum(self.counts))
+        super().__init__(encoder.summary_dim)
 
-    def forward(self, features: Features, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the three questions."""
-        answers = self.classify(features.summary).float().split(self.counts, dim=1)
-        truths = (batch["shape"], batch["colour"], batch["pattern"])
-        losses = [F.cross_entropy(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
-        return torch.stack(losses).mean()
+    def forward(self, features: Features, batch: Batch) -> Tensor:  # type: ignore[override]
+        """Contrastive loss between summaries and phrases."""
+        return super().forward(features.summary, phrases(batch["pattern"], batch["colour"], batch["shape"]))
 
 
 class WhereHead(nn.Module):
@@ -154,9 +150,10 @@ def train_expert(
         return folder
     seed_everything(seed, "expert", name)
     encoder = load_encoder(spec, pretrained=False)
+    head = EXPERTS[name](encoder)
     trainer = Trainer(
         fabric,
-        ExpertTask(encoder, EXPERTS[name](encoder)),
+        ExpertTask(encoder, head),
         lessons,
         optim=optim,
         engine=engine,
@@ -168,6 +165,18 @@ def train_expert(
     trained = trainer.train()["expert"]
     assert isinstance(trained, Encoder)
     if fabric.is_global_zero:
+        if isinstance(head, PhraseMatching):
+            save_phrases(head.tower, text_tower_file(run, name))
         save_encoder(trained, folder, license=LICENSE)
     fabric.barrier()
     return folder
+
+
+def text_tower_file(run: Path, name: str) -> Path:
+    """Where an image-text expert's text tower lies."""
+    return run / "experts" / f"{name}-text.safetensors"
+
+
+def text_tower_spec(run: Path, name: str) -> str:
+    """How `eyespot.encoders.text.load_text_tower` finds it."""
+    return f"python/eyespot.quickstart.image_text:load_phrases?file={text_tower_file(run, name)}"

@@ -34,6 +34,7 @@ from eyespot.engine.config import STRICT, EngineConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.trainer import start_fabric
 from eyespot.evaluate import ResultTable
+from eyespot.evaluate.during_training import Probes, ProbesConfig
 from eyespot.files import atomic_write_text
 from eyespot.report.run import RunStory, write_run_report, write_student
 
@@ -51,6 +52,13 @@ RUNTIME_ONLY = (
     "engine.keep_checkpoints",
     "engine.tensorboard",
     "engine.progress",
+    "probes",
+    "probes.every",
+    "probes.tasks",
+    "probes.data",
+    "probes.limit",
+    "probes.size",
+    "probes.device",
 )
 """What may change when a run is continued."""
 
@@ -100,6 +108,8 @@ class EupeConfig:
     """Names every random draw of the run; the pictures' order and views follow data.seed."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     """Precision, devices, logging, checkpoints."""
+    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    """What is measured of the models while they are trained."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -165,6 +175,10 @@ def distill(
     stages = StageRunner(
         fabric, run.path, config.data, config.engine, config.standardizer, config.seed, config.teacher_cache
     )
+    if config.probes.every and fabric.is_global_zero:
+        side = max(config.stage2.student_sizes)
+        probes = Probes(config.probes, run.probes, side, config.seed, config.engine.tensorboard)
+        stages.callbacks = probes.of_stage
     experts = load_committee(config.teachers, config.max_grid) if config.teachers else None
     if fabric.is_global_zero:
         run.write_config(as_plain(config))

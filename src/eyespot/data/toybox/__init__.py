@@ -5,7 +5,7 @@ from eyespot.data.toybox.render import low_high, render
 from eyespot.data.toybox.scenes import COLOURS, PATTERNS, SHAPES
 from eyespot.data.toybox.sheet import contact_sheet
 from eyespot.data.toybox.source import ToyboxSource
-from eyespot.data.toybox.truth import KEYPOINTS, SEMANTIC_CLASSES, Scenes
+from eyespot.data.toybox.truth import KEYPOINTS, SEMANTIC_CLASSES, Scenes, phrases
 
 __all__ = [
     "COLOURS",
@@ -18,5 +18,6 @@ __all__ = [
     "ToyboxSource",
     "contact_sheet",
     "low_high",
+    "phrases",
     "render",
 ]

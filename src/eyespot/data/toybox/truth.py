@@ -153,12 +153,26 @@ def describe(world: World, camera: int) -> tuple[list[str], list[list[tuple[str,
 
 
 def _name(world: World, scene: int, slot: int) -> str:
-    pattern = _ADJECTIVES[PATTERNS[int(world.pattern[scene, slot])]]
-    return f"{pattern}{COLOURS[int(world.colour[scene, slot])]} {SHAPES[int(world.shape[scene, slot])]}"
+    numbers = (int(values[scene, slot]) for values in (world.pattern, world.colour, world.shape))
+    return _words_for(*numbers)
+
+
+def phrases(pattern: Tensor, colour: Tensor, shape: Tensor) -> list[str]:
+    """Attributes [B] int64 in words, e.g. "a striped green box": what an image-text expert reads."""
+    attributes = zip(pattern.tolist(), colour.tolist(), shape.tolist(), strict=True)
+    return [_with_article(_words_for(*numbers)) for numbers in attributes]
+
+
+def _words_for(pattern: int, colour: int, shape: int) -> str:
+    return f"{_ADJECTIVES[PATTERNS[pattern]]}{COLOURS[colour]} {SHAPES[shape]}"
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _caption(names: list[str], word: int) -> str:
-    articled = [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
+    articled = [_with_article(name) for name in names]
     listed = ", ".join(articled[:-1]) + (" and " if len(articled) > 1 else "") + articled[-1]
     card = f" next to a card that says {WORDS[word]}" if word >= 0 else ""
     return f"{listed[0].upper()}{listed[1:]}{card}."

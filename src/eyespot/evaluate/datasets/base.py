@@ -6,10 +6,12 @@ Pixel coordinates are continuous everywhere: the top left corner of a picture is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -18,11 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from eyespot.data.decode import decode_picture
+from eyespot.data.fingerprint import fingerprint_of
 
 LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 EXIF_ORIENTATION = 0x0112
+KEPT_BYTES = 128 << 20
 CROP_SHARE = 224 / 256  # EUPE's k-NN transform: shorter side 256, centre crop 224
 
 
@@ -33,6 +37,14 @@ class Pictures(Protocol):
 
     def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
         """Pictures `start` to `stop` (exclusive) as float32 [n, 3, height, width] in [0, 1]."""
+        ...
+
+    def original(self, index: int) -> Tensor:
+        """One whole picture at its own size, uint8 [3, H, W]."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Tells whether these are the same pictures, in the same order and cut in the same way."""
         ...
 
 
@@ -55,6 +67,15 @@ class TensorPictures:
             return images
         return F.interpolate(images, size=size, mode="bilinear", antialias=True).clamp(0, 1)
 
+    def original(self, index: int) -> Tensor:
+        """See `Pictures.original`."""
+        image = self.images[index]
+        return (image * 255).round().to(torch.uint8) if image.is_floating_point() else image
+
+    def fingerprint(self) -> str:
+        """See `Pictures.fingerprint`: of the pixels."""
+        return tensor_fingerprint(self.images)
+
 
 class FilePictures:
     """Picture files, decoded when they are read.
@@ -75,9 +96,26 @@ class FilePictures:
 
     def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
         """See `Pictures.read`. A broken file raises the decoder's error, which names it."""
-        fit = _centre_crop if self.crop else _squeeze
-        pictures = [np.asarray(fit(decode_picture(path), size)) for path in self.paths[start:stop]]
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        return read_fitted(self.paths[start:stop], size, self.crop)
+
+    def original(self, index: int) -> Tensor:
+        """See `Pictures.original`; never cut."""
+        return torch.from_numpy(np.array(decode_picture(self.paths[index]))).permute(2, 0, 1)
+
+    def fingerprint(self) -> str:
+        """See `Pictures.fingerprint`: of names, sizes in bytes and the way of cutting. Taken once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return files_fingerprint(self.paths, f"crop {self.crop}")
+
+
+def read_fitted(files: Sequence[Path | bytes], size: tuple[int, int], crop: bool) -> Tensor:
+    """Picture files, or their contents, at one size: float32 [n, 3, height, width] in [0, 1]; see `FilePictures`."""
+    fit = _centre_crop if crop else _squeeze
+    pictures = [np.asarray(fit(decode_picture(file), size)) for file in files]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
 def _squeeze(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -91,6 +129,52 @@ def _centre_crop(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
     resized = picture.resize(whole, Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + width, top + height))
+
+
+class FileLabels(Sequence[Tensor]):
+    """Label maps in files, read when they are looked at, so that a large data set fits into memory.
+
+    The first 128 MB of maps are kept, which spares small data sets the reading in every epoch.
+
+    Args:
+        paths: one file per picture.
+        read: file -> map [H, W] (or [C, H, W]).
+        setting: what `read` depends on beside the file, in words; part of the fingerprint.
+    """
+
+    def __init__(self, paths: Sequence[Path], read: Callable[[Path], Tensor], setting: str = "") -> None:
+        self.paths = list(paths)
+        self.read = read
+        self.setting = setting
+        self._kept: dict[int, Tensor] = {}
+        self._kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        """One map, or the maps of a slice."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        found = self._kept.get(index)
+        if found is None:
+            found = self.read(self.paths[index])
+            if self._kept_bytes < KEPT_BYTES:
+                self._kept[index] = found
+                self._kept_bytes += found.nbytes
+        return found
+
+    def fingerprint(self) -> str:
+        """See `Pictures.fingerprint`: of names, sizes in bytes and the setting. Taken once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return files_fingerprint(self.paths, self.setting)
 
 
 @dataclass(frozen=True)
@@ -138,12 +222,40 @@ class SegmentationData:
 
 @dataclass(frozen=True)
 class DepthData:
-    """Label maps hold float32 metres; 0 where there is no measurement. The bins of the probe span [low, high]."""
+    """Label maps hold float32 metres; 0 where there is no measurement. The bins of the probe span [low, high].
+
+    `train_box` is the part of each training picture, (left, top, right, bottom) in pixels, that augmented views are cut
+    from: NYUv2's pictures have a white border. None is all of it.
+    """
 
     train: DensePictures
     val: DensePictures
     low: float = 1e-3
     high: float = 10.0
+    train_box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class NormalsData:
+    """Label maps hold float32 [3, H, W] unit normals in the camera frame (x right, y down, z forward).
+
+    Zeros where there is no measurement.
+    """
+
+    train: DensePictures
+    val: DensePictures
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """Pictures with one or more captions each."""
+
+    pictures: Pictures
+    captions: list[list[str]]
+
+    def __post_init__(self) -> None:
+        if len(self.pictures) != len(self.captions) or not all(self.captions):
+            raise ValueError(f"{len(self.pictures)} pictures, captions for {sum(map(bool, self.captions))}")
 
 
 @dataclass(frozen=True)
@@ -152,23 +264,43 @@ class PointPair:
 
     Attributes:
         source, target: index of the picture in `MatchingData.sources` and `.targets`.
-        source_points, target_points: [K, 2], (x, y) in pixels of a picture of size `MatchingData.size`.
+        source_points, target_points: [K, 2], (x, y) in pixels of the two pictures.
+        source_size, target_size: (height, width) of the pictures in those pixels.
+        reach: the length in target pixels of which a share (PCK's alpha) is allowed as error; the longer side of the
+            target picture, or of the object's box.
+        group: category, for averages per category; empty if there are none.
     """
 
     source: int
     target: int
     source_points: Tensor
     target_points: Tensor
+    source_size: tuple[int, int]
+    target_size: tuple[int, int]
+    reach: float
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class MatchingData:
-    """Pairs of pictures; `size` is the (height, width) in whose pixels the points are given."""
+    """Pairs of pictures with true correspondences."""
 
     sources: Pictures
     targets: Pictures
     pairs: Sequence[PointPair]
-    size: tuple[int, int]
+
+
+def files_fingerprint(paths: Sequence[Path], setting: str = "") -> str:
+    """Hash of files' names (with their two folders) and sizes in bytes, and of a setting in words."""
+    lines = [f"{'/'.join(path.parts[-3:])} {path.stat().st_size}" for path in paths]
+    return fingerprint_of([setting, *lines])
+
+
+def tensor_fingerprint(values: Tensor) -> str:
+    """Hash of a tensor's type, shape and bytes."""
+    digest = hashlib.blake2b(f"{values.dtype} {tuple(values.shape)}".encode(), digest_size=16)
+    digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def list_pictures(folder: Path) -> list[Path]:

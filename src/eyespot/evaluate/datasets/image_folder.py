@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from eyespot.evaluate.datasets.base import (
     list_pictures,
     spread,
 )
+from eyespot.evaluate.datasets.layout import Layout
 
-EXPECTED = "expected FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg"
+LAYOUT = Layout("pictures in class folders", "FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg")
 
 
 def open_image_folder(folder: str | Path, limit: int | None = None) -> ClassificationData:
@@ -30,35 +32,56 @@ def open_image_folder(folder: str | Path, limit: int | None = None) -> Classific
         ValueError: `val` has a class that `train` has not.
     """
     folder = Path(folder)
-    classes = _class_names(folder / "train")
-    unknown = sorted(set(_class_names(folder / "val")) - set(classes))
-    if unknown:
-        raise ValueError(f"{folder}: no training pictures for {', '.join(unknown)}, which {folder / 'val'} has")
-    train, val = (_open_split(folder / split, classes, limit) for split in ("train", "val"))
+    classes = class_folders(folder / "train", LAYOUT)
+    train = labelled(files_by_class(folder / "train", LAYOUT), classes, limit)
+    val = labelled(files_by_class(folder / "val", LAYOUT), classes, limit)
     return ClassificationData(train, val, classes)
 
 
-def _class_names(split: Path) -> list[str]:
-    if not split.is_dir():
-        raise LayoutError(f"no folder {split}; {EXPECTED}")
-    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def class_folders(split: Path, layout: Layout) -> list[str]:
+    """The sorted names of the folders in `split`.
+
+    Raises:
+        LayoutError: there are none.
+    """
+    names = sorted(
+        entry.name for entry in layout.folder(split).iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     if not names:
-        raise LayoutError(f"no class folders in {split}; {EXPECTED}")
+        raise layout.missing(f"class folders in {split}")
     return names
 
 
-def _open_split(split: Path, classes: list[str], limit: int | None) -> LabelledPictures:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        if not (split / name).is_dir():
-            continue
+def files_by_class(split: Path, layout: Layout) -> list[tuple[Path, str]]:
+    """Picture and class name, sorted, of all class folders in `split`.
+
+    Raises:
+        LayoutError: no class folders, or one without pictures.
+    """
+    files = []
+    for name in class_folders(split, layout):
         found = list_pictures(split / name)
         if not found:
             raise LayoutError(f"the class folder {split / name} holds no pictures; remove it or fill it")
-        paths += found
-        labels += [label] * len(found)
-    chosen = spread(len(paths), limit)
-    return LabelledPictures(
-        FilePictures([paths[index] for index in chosen], crop=True), torch.tensor([labels[index] for index in chosen])
-    )
+        files += [(path, name) for path in found]
+    return files
+
+
+def labelled(files: Sequence[tuple[Path, str]], classes: Sequence[str], limit: int | None) -> LabelledPictures:
+    """Picture files with their labels, cropped when they are read.
+
+    Args:
+        files: picture and class name.
+        classes: all class names; the place there is the label.
+        limit: at most this many pictures, evenly spread.
+
+    Raises:
+        ValueError: a class that is not among `classes`.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    unknown = sorted({name for _, name in files} - set(number))
+    if unknown:
+        raise ValueError(f"{files[0][0].parents[1]} has no training pictures for {', '.join(unknown[:5])}")
+    chosen = [files[index] for index in spread(len(files), limit)]
+    labels = torch.tensor([number[name] for _, name in chosen], dtype=torch.int64)
+    return LabelledPictures(FilePictures([path for path, _ in chosen], crop=True), labels)

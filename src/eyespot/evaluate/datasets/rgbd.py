@@ -1,9 +1,10 @@
-"""RGB-D frames with camera poses, in the layout of 7-Scenes: metric depth and geometric correspondence."""
+"""RGB-D frames with camera poses, in the layout of 7-Scenes: metric depth, surface normals, geometric matching."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,23 @@ from eyespot.data.randomness import torch_generator
 from eyespot.evaluate.datasets.base import (
     DensePictures,
     DepthData,
+    FileLabels,
     FilePictures,
-    LayoutError,
     MatchingData,
+    NormalsData,
     PointPair,
     list_pictures,
     spread,
-    upright_size,
 )
-from eyespot.evaluate.geometry import covisible_points
+from eyespot.evaluate.datasets.dense import check_size, read_depth
+from eyespot.evaluate.datasets.layout import Layout
+from eyespot.evaluate.geometry import covisible_points, depth_to_normals
 
-EXPECTED = (
-    "expected camera-intrinsics.txt (3x3) and, for each frame, NAME.color.jpg, NAME.depth.png (16 bit, millimetres, "
-    "0 or 65535 = no measurement) and NAME.pose.txt (4x4, camera to world, metres)"
+LAYOUT = Layout(
+    "RGB-D frames",
+    "FOLDER/camera-intrinsics.txt (3x3) and, for each frame, FOLDER/NAME.color.jpg, NAME.depth.png (16 bit, "
+    "millimetres, 0 or 65535 = no measurement) and NAME.pose.txt (4x4, camera to world, metres)",
+    "7-Scenes on Microsoft Research's site, one sequence per folder, or your own camera",
 )
 MISSING = 65535
 
@@ -38,13 +43,13 @@ class RgbdFrames:
 
     Attributes:
         colours: the colour files.
-        depth: [N, H, W] float32 metres along the optical axis, 0 = no measurement.
+        depth: N maps [H, W], float32 metres along the optical axis, 0 = no measurement.
         poses: [N, 4, 4] float64, camera to world.
         intrinsics: [3, 3] float64, for pixels of the depth map.
     """
 
     colours: list[Path]
-    depth: Tensor
+    depth: FileLabels
     poses: Tensor
     intrinsics: Tensor
 
@@ -59,10 +64,14 @@ def read_rgbd(folder: str | Path) -> RgbdFrames:
     folder = Path(folder)
     colours = [path for path in list_pictures(folder) if path.stem.endswith(".color")] if folder.is_dir() else []
     if not colours:
-        raise LayoutError(f"no *.color.jpg in {folder}; {EXPECTED}")
-    depth = torch.stack([_read_depth(path) for path in colours])
+        raise LAYOUT.missing(f"*.color.jpg in {folder}")
+    depths = [LAYOUT.file(_beside(path, "depth.png")) for path in colours]
+    for colour, depth in zip(colours, depths, strict=True):
+        with Image.open(depth) as picture:
+            check_size(depth, picture.size, colour)
     poses = torch.stack([_read_matrix(_beside(path, "pose.txt"), 4) for path in colours])
-    return RgbdFrames(colours, depth, poses, _read_matrix(folder / "camera-intrinsics.txt", 3))
+    intrinsics = read_intrinsics(folder / "camera-intrinsics.txt")
+    return RgbdFrames(colours, FileLabels(depths, partial(read_depth, missing=MISSING)), poses, intrinsics)
 
 
 def open_rgbd_depth(folder: str | Path, limit: int | None = None, high: float = 10.0) -> DepthData:
@@ -76,14 +85,25 @@ def open_rgbd_depth(folder: str | Path, limit: int | None = None, high: float = 
         high: the largest depth in metres (10 for indoor data, as for NYUv2 in EUPE's protocol).
     """
     frames = read_rgbd(folder)
-    middle = len(frames.colours) // 2
-    if middle == 0:
-        raise ValueError(f"{folder}: one frame cannot be split into training and test frames")
-    halves = []
-    for first, last in ((0, middle), (middle, len(frames.colours))):
-        chosen = [first + index for index in spread(last - first, limit)]
-        halves.append(DensePictures(FilePictures([frames.colours[i] for i in chosen]), frames.depth[chosen]))
-    return DepthData(halves[0], halves[1], high=high)
+    train, val = _halves(frames, limit, frames.depth.read)
+    return DepthData(train, val, high=high)
+
+
+def open_rgbd_normals(folder: str | Path, limit: int | None = None, window: int = 5) -> NormalsData:
+    """Surface normals of the depth maps; split as by `open_rgbd_depth`.
+
+    Args:
+        folder: see `read_rgbd`.
+        limit: at most this many frames per half, evenly spread.
+        window: see `depth_to_normals`.
+    """
+    frames = read_rgbd(folder)
+
+    def read(path: Path) -> Tensor:
+        return depth_to_normals(frames.depth.read(path), frames.intrinsics, window)
+
+    setting = f"normals, {window}, {frames.intrinsics.tolist()}"
+    return NormalsData(*_halves(frames, limit, read, setting))
 
 
 def open_rgbd_matching(
@@ -122,8 +142,21 @@ def open_rgbd_matching(
     if not pairs:
         raise ValueError(f"{folder}: no two frames {tuple(gaps)} apart share {overlap:.0%} of the picture")
     pictures = FilePictures(frames.colours)
-    height, width = frames.depth.shape[1:]
-    return MatchingData(pictures, pictures, [pairs[i] for i in spread(len(pairs), limit)], (height, width))
+    return MatchingData(pictures, pictures, [pairs[i] for i in spread(len(pairs), limit)])
+
+
+def _halves(
+    frames: RgbdFrames, limit: int | None, read: Callable[[Path], Tensor], setting: str = ""
+) -> tuple[DensePictures, DensePictures]:
+    middle = len(frames.colours) // 2
+    if middle == 0:
+        raise ValueError(f"{frames.colours[0].parent}: one frame cannot be split into training and test frames")
+    halves = []
+    for first, last in ((0, middle), (middle, len(frames.colours))):
+        chosen = [first + index for index in spread(last - first, limit)]
+        labels = FileLabels([frames.depth.paths[i] for i in chosen], read, setting)
+        halves.append(DensePictures(FilePictures([frames.colours[i] for i in chosen]), labels))
+    return halves[0], halves[1]
 
 
 def _pair(
@@ -131,36 +164,35 @@ def _pair(
 ) -> PointPair | None:
     if target >= len(frames.colours):
         return None
-    depths, poses = frames.depth[[source, target]], frames.poses[[source, target]]
-    here, there = covisible_points(depths[0], depths[1], frames.intrinsics, poses[0], poses[1], tolerance)
-    if len(here) < max(1, overlap * int((depths[0] > 0).sum())):
+    depth, other = frames.depth[source], frames.depth[target]
+    here, there = covisible_points(
+        depth, other, frames.intrinsics, frames.poses[source], frames.poses[target], tolerance
+    )
+    if len(here) < max(1, overlap * int((depth > 0).sum())):
         return None
     chosen = torch.randperm(len(here), generator=torch_generator(seed, "matching", source, target))[:points]
-    return PointPair(source, target, here[chosen], there[chosen])
+    height, width = depth.shape
+    return PointPair(
+        source, target, here[chosen], there[chosen], (height, width), (height, width), reach=max(height, width)
+    )
 
 
 def _beside(colour: Path, ending: str) -> Path:
     return colour.with_name(f"{colour.stem.removesuffix('.color')}.{ending}")
 
 
-def _read_depth(colour: Path) -> Tensor:
-    path = _beside(colour, "depth.png")
-    if not path.is_file():
-        raise LayoutError(f"no {path}; {EXPECTED}")
-    size = upright_size(colour)
-    with Image.open(path) as depth:
-        if depth.size != size:
-            raise ValueError(f"{path}: depth is {depth.size}, the colour picture {size}; register them first")
-        millimetres = np.asarray(depth).astype(np.int64)
-    if millimetres.ndim != 2:
-        raise ValueError(f"{path}: depth must have a single channel, got {millimetres.shape}")
-    return torch.from_numpy(np.where(millimetres == MISSING, 0, millimetres / 1000).astype(np.float32))
+def read_intrinsics(path: Path) -> Tensor:
+    """A 3x3 pinhole matrix in a text file, [3, 3] float64.
+
+    Raises:
+        LayoutError: no such file.
+        ValueError: another shape.
+    """
+    return _read_matrix(path, 3)
 
 
 def _read_matrix(path: Path, side: int) -> Tensor:
-    if not path.is_file():
-        raise LayoutError(f"no {path}; {EXPECTED}")
-    matrix = np.loadtxt(path, ndmin=2)
+    matrix = np.loadtxt(LAYOUT.file(path), ndmin=2)
     if matrix.shape != (side, side):
         raise ValueError(f"{path}: expected a {side}x{side} matrix, got {matrix.shape}")
     return torch.from_numpy(matrix)

@@ -15,7 +15,9 @@ from eyespot.evaluate.datasets.base import (
     DepthData,
     LabelledPictures,
     MatchingData,
+    NormalsData,
     PointPair,
+    RetrievalData,
     SegmentationData,
     TensorPictures,
 )
@@ -81,9 +83,12 @@ class _Scenes:
     """What the tasks need of rendered scenes, compactly."""
 
     pictures: TensorPictures
+    captions: list[str]
     depth: Tensor
+    normals: Tensor
     semantic: Tensor
     shape: Tensor
+    colour: Tensor
     word: Tensor
     keypoints: Tensor
     visible: Tensor
@@ -104,6 +109,16 @@ class ToyboxData:
             LabelledPictures(train.pictures, train.shape), LabelledPictures(val.pictures, val.shape), list(SHAPES)
         )
 
+    def naming(self) -> ClassificationData:
+        """Colour and shape of the main object, by names such as "red sphere"."""
+        from eyespot.data.toybox import COLOURS, SHAPES
+
+        names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+        train, val = (
+            LabelledPictures(part.pictures, part.colour * len(SHAPES) + part.shape) for part in (self._train, self._val)
+        )
+        return ClassificationData(train, val, names)
+
     def reading(self) -> ClassificationData:
         """The word on the card; scenes without a card are left out."""
         from eyespot.data.toybox import WORDS
@@ -112,6 +127,14 @@ class ToyboxData:
         return ClassificationData(
             LabelledPictures(train.pictures, train.word), LabelledPictures(val.pictures, val.word), list(WORDS)
         )
+
+    def pictures(self) -> TensorPictures:
+        """The validation scenes without labels."""
+        return self._val.pictures
+
+    def captions(self) -> RetrievalData:
+        """The validation scenes with one caption each, which names all solids and the word on the card."""
+        return RetrievalData(self._val.pictures, [[caption] for caption in self._val.captions])
 
     def segmentation(self) -> SegmentationData:
         """Semantic classes."""
@@ -135,6 +158,13 @@ class ToyboxData:
             high=float(train.depth.amax()),
         )
 
+    def normals(self) -> NormalsData:
+        """Surface normals, exact but for float16 (about 0.02 degrees), in which they are kept."""
+        train, val = self._train, self._val
+        return NormalsData(
+            DensePictures(train.pictures, train.normals.float()), DensePictures(val.pictures, val.normals.float())
+        )
+
     def matching(self) -> MatchingData:
         """Key points that both cameras see, from camera 0 (validation scenes) to camera 1."""
         here, there = self._val, self._other_view
@@ -142,8 +172,10 @@ class ToyboxData:
         for scene in range(self.config.pairs):
             both = here.visible[scene] & there.visible[scene]
             if bool(both.any()):
-                pairs.append(PointPair(scene, scene, here.keypoints[scene][both], there.keypoints[scene][both]))
-        return MatchingData(here.pictures, there.pictures, pairs, (self.config.size, self.config.size))
+                points = (here.keypoints[scene][both], there.keypoints[scene][both])
+                side = self.config.size
+                pairs.append(PointPair(scene, scene, *points, (side, side), (side, side), reach=side))
+        return MatchingData(here.pictures, there.pictures, pairs)
 
     @cached_property
     def _train(self) -> _Scenes:
@@ -165,19 +197,22 @@ class ToyboxData:
 def _render(numbers: Sequence[int], size: int, camera: int) -> _Scenes:
     from eyespot.data.toybox import render
 
-    parts = []
+    parts, captions = [], []
     for start in range(0, len(numbers), CHUNK):
         scenes = render(numbers[start : start + CHUNK], size, camera=camera)
+        captions += scenes.captions
         parts.append(
             (
                 (scenes.images * 255).round().to(torch.uint8),
                 scenes.depth.float(),
+                scenes.normals.half(),
                 scenes.semantic.to(torch.uint8),
                 scenes.shape,
+                scenes.colour,
                 scenes.word,
                 scenes.keypoints.float(),
                 scenes.keypoints_visible,
             )
         )
     images, *others = (torch.cat(column) for column in zip(*parts, strict=True))
-    return _Scenes(TensorPictures(images), *others)
+    return _Scenes(TensorPictures(images), captions, *others)

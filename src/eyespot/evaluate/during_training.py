@@ -1,0 +1,244 @@
+"""Probes during training: what the model can do by now, measured in the background every so many steps.
+
+All of it is ours. A probe looks at a copy of the model (its moving average if there is one), so training goes on
+meanwhile, and its numbers are the same to the last bit as without probes: nothing here may draw from a global random
+generator, which the training steps do.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import field
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from eyespot.encoders.base import Encoder
+from eyespot.engine.callbacks import Callback, Students
+from eyespot.engine.config import STRICT
+from eyespot.engine.metrics import RunLog, read_lines
+from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.front import _task_arguments, _task_sources, lookup, open_all
+from eyespot.evaluate.tasks import TASKS, Task
+
+QUICK_TASKS = ("knn", "segmentation")
+BATCH_SIZE = 16  # small: a probe that is told to stop does so after a batch
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ProbesConfig:
+    """What is measured of a model while it is trained. It changes nothing in the training."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between two probes, which run in the background; every stage also ends with one. 0 for none."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of `eyespot evaluate`. Empty: those that data names, else knn and segmentation."""
+    data: list[str] = field(default_factory=lambda: ["toybox"])
+    """toybox, or TASK=FOLDER for each task, as for `eyespot evaluate`."""
+    limit: int = Field(default=300, gt=0)
+    """At most this many pictures per split."""
+    size: int | None = Field(default=None, gt=0)
+    """Side of the pictures in pixels, the same in all stages; the largest that the student is trained at if None."""
+    device: Literal["same", "cpu"] = "same"
+    """Where the copy of the model is: where the training is (same; on MPS, the CPU all the same), or cpu, to save the
+    device's memory."""
+
+
+class Probes:
+    """The probes of one run.
+
+    Args:
+        config: which.
+        path: the run's probes.jsonl.
+        size: side of the pictures in pixels, if the configuration does not say.
+        seed: names all draws.
+        tensorboard: whether to write for TensorBoard too.
+
+    Raises:
+        ValueError: an unknown task, one without data, or one that cannot run without options.
+    """
+
+    def __init__(
+        self, config: ProbesConfig, path: Path, size: int, seed: int = 0, tensorboard: bool = False
+    ) -> None:
+        sources = read_sources(config.data)
+        names = config.tasks or (list(sources) if isinstance(sources, dict) else QUICK_TASKS)
+        self.tasks: dict[str, Task] = {name: lookup(name, TASKS, "task") for name in names}
+        _task_arguments(self.tasks, {})
+        self.sources = _task_sources(self.tasks, sources)
+        self.config, self.path, self.seed, self.tensorboard = config, path, seed, tensorboard
+        self.size = config.size or size
+        self.complained = False
+
+    def of_stage(self, stage: str) -> list[Callback]:
+        """Those that watch a stage. Opens the data, if this is the first.
+
+        Raises:
+            FileNotFoundError: a data set that is not laid out as expected.
+        """
+        assert self.data
+        return [StageProbes(self, stage)]
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What each task is measured on."""
+        return open_all(self.tasks, self.sources, self.config.limit, self.seed)
+
+    def measure(self, encoder: Encoder, stopped: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """The headline metrics of all tasks, as "TASK/METRIC", and the seconds it took.
+
+        Raises:
+            InterruptedError: `stopped()` became true.
+        """
+        start = time.monotonic()
+
+        def check(*_: Any) -> None:
+            if stopped():
+                raise InterruptedError
+
+        bank = FeatureBank(encoder, self.size, BATCH_SIZE, progress=check)
+        values: dict[str, float] = {}
+        for name, task in sorted(self.tasks.items(), key=lambda entry: not entry[1].patches):
+            check()
+            found = task.run(bank, self.data[name], seed=self.seed)
+            shown = {metric.name: found[metric.name] for metric in task.metrics if metric.headline}
+            values |= {f"{name}/{metric}": value for metric, value in shown.items() if value is not None}
+        return {**values, "seconds": time.monotonic() - start}
+
+    def complain(self, message: str) -> None:
+        """Warns, but only once in a run."""
+        if not self.complained:
+            self.complained = True
+            warnings.warn(f"{message}. Training goes on; further failures of probes are not shown", stacklevel=3)
+
+
+class StageProbes(Callback):
+    """The probes of one stage: at most one at a time, in one background thread with one CPU thread.
+
+    A probe that falls due while the one before is still running is left out and counted, so that there is never more
+    than one copy of the model. The last step is always probed, and the stage waits for that.
+
+    Args:
+        probes: what to measure.
+        stage: its name in probes.jsonl.
+
+    Attributes:
+        skipped: steps whose probe was left out, in this session.
+    """
+
+    def __init__(self, probes: Probes, stage: str) -> None:
+        self.probes, self.stage = probes, stage
+        self.skipped: list[int] = []
+        self._copy: Encoder | None = None
+        self._running: Future[None] | None = None
+        self._stop = Event()
+
+    def before_training(self, step: int) -> None:
+        """Opens the log, where steps that will be done again are dropped."""
+        probes = self.probes
+        self._log = RunLog(probes.path, self.stage, step, probes.tensorboard, part="probes")
+        self._last = max((line["step"] for line in read_probes(probes.path).get(self.stage, [])), default=0)
+        # One thread: with more, a training that uses all cores would wait for them in every parallel loop.
+        self._worker = ThreadPoolExecutor(1, "probe", torch.set_num_threads, (1,))
+
+    def after_step(self, step: int, students: Students) -> None:
+        """Starts a probe if one is due."""
+        if step % self.probes.config.every:
+            return
+        if self.busy:
+            self.skipped.append(step)
+        else:
+            self._settle()
+            self._start(step, students)
+
+    def after_training(self, step: int, students: Students, completed: bool) -> None:
+        """Probes the last step and waits for it; after an error or an interrupt, ends what is running."""
+        try:
+            if completed and step > self._last:
+                self._settle()
+                self.skipped = [number for number in self.skipped if number < step]
+                self._start(step, students)
+            if completed:
+                self._settle()
+        finally:
+            self._stop.set()
+            self._worker.shutdown()
+            self._log.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a probe is running."""
+        return self._running is not None and not self._running.done()
+
+    def _start(self, step: int, students: Students) -> None:
+        self._last = step
+        try:
+            encoder = self._snapshot(students["student"])
+        except Exception as error:
+            self.probes.complain(f"{self.stage}: the model cannot be copied for probes ({error!r})")
+            return
+        self._running = self._worker.submit(self._probe, encoder, step, len(self.skipped))
+
+    @torch.no_grad()
+    def _snapshot(self, student: torch.nn.Module) -> Encoder:
+        """The model as it is now; copied once, then only its numbers. Nobody is looking at the copy at this time."""
+        if self._copy is None:
+            assert isinstance(student, Encoder)
+            copied = copy.deepcopy(student).requires_grad_(False).eval()
+            # Two threads at once are too much for torch on MPS.
+            elsewhere = self.probes.config.device == "cpu" or copied.device.type == "mps"
+            self._copy = copied.cpu() if elsewhere else copied
+        else:
+            self._copy.load_state_dict(student.state_dict())
+        return self._copy
+
+    def _probe(self, encoder: Encoder, step: int, skipped: int) -> None:
+        """In the background."""
+        self._log.write(step, {**self.probes.measure(encoder, self._stop.is_set), "skipped": skipped})
+
+    def _settle(self) -> None:
+        """Waits for the probe under way, if any; what went wrong there is not fatal."""
+        running, self._running = self._running, None
+        try:
+            if running is not None:
+                running.result()
+        except Exception as error:
+            self.probes.complain(f"{self.stage}: the probe of step {self._last} failed ({error!r})")
+
+
+def read_sources(entries: Sequence[str]) -> str | dict[str, str]:
+    """`data` of `evaluate` as people write it: one source for all tasks, or TASK=FOLDER for each.
+
+    Raises:
+        ValueError: something else.
+    """
+    by_task = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    plain = [entry for entry in entries if "=" not in entry]
+    if len(plain) + bool(by_task) != 1:
+        raise ValueError("data takes one source for all tasks, or TASK=FOLDER for each")
+    return by_task or plain[0]
+
+
+def read_probes(path: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """What was measured while a run was trained.
+
+    Args:
+        path: probes.jsonl of the run.
+
+    Returns:
+        stage -> its lines in order of step, each with "step", "TASK/METRIC" in the metric's own unit, "seconds" that the
+        probe took and "skipped", the number of probes left out in the stage so far; empty if there is no such file.
+    """
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for line in read_lines(path):
+        stages.setdefault(line["stage"], []).append(line)
+    return {stage: sorted(lines, key=lambda line: line["step"]) for stage, lines in stages.items()}

@@ -1,0 +1,105 @@
+"""The quick dense probes hold neither the feature map nor the labels in memory."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eyespot.encoders.base import Encoder
+from eyespot.evaluate import FeatureBank, depth, segmentation
+from eyespot.evaluate.datasets import DensePictures, DepthData, SegmentationData, base
+from eyespot.evaluate.datasets.base import FileLabels
+from eyespot.features import Features
+
+STATUS = Path("/proc/self/status")
+SIDE = 256
+
+
+class Shuffled(Encoder):
+    """All pixels of a cell as its feature: 192 numbers per 8 x 8 pixels."""
+
+    name, summary_dim, patch_dim, stride, default_size = "shuffled", 3, 192, 8, (SIDE, SIDE)
+
+    def _encode(self, images):
+        return Features(images.mean((2, 3)), F.pixel_unshuffle(images, 8))
+
+
+class MadePictures:
+    """Pictures made when they are read."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def read(self, start, stop, size):
+        return torch.stack([torch.full((3, *size), (index % 7) / 7) for index in range(start, stop)])
+
+    def fingerprint(self):
+        return "made"
+
+
+def anonymous_bytes():
+    """Memory of this process without the pages of mapped files, which the system takes back when it needs them."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) * 1024
+
+
+class Peak:
+    """The largest growth of `anonymous_bytes` while the block runs."""
+
+    def __enter__(self):
+        self.before = self.most = anonymous_bytes()
+        self.ended = threading.Event()
+        self.watcher = threading.Thread(target=self._watch)
+        self.watcher.start()
+        return self
+
+    def _watch(self):
+        while not self.ended.is_set():
+            self.most = max(self.most, anonymous_bytes())
+            time.sleep(0.002)
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.watcher.join()
+
+    @property
+    def growth(self):
+        return self.most - self.before
+
+
+@pytest.mark.skipif(not STATUS.exists() or "RssAnon" not in STATUS.read_text(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("task", ["segmentation", "depth"])
+def test_memory_does_not_grow_with_the_data_set(task, tmp_path, monkeypatch):
+    """Three times the pictures, the same memory; features and labels of the added ones are over 120 MB."""
+    monkeypatch.setattr(base, "KEPT_BYTES", 1e6)
+    path = tmp_path / "label.npy"
+    np.save(path, np.ones((SIDE, SIDE), dtype=np.float32 if task == "depth" else np.int64))
+
+    def growth(count):
+        labels = FileLabels([path] * count, lambda file: torch.from_numpy(np.load(file)))
+        dense = DensePictures(MadePictures(count), labels)
+        data = DepthData(dense, dense) if task == "depth" else SegmentationData(dense, dense, classes=5)
+        run = depth.run if task == "depth" else segmentation.run
+        with Peak() as peak:
+            run(FeatureBank(Shuffled(), batch_size=4, folder=tmp_path / str(count)), data, steps=10, batch_size=4)
+        return peak.growth
+
+    growth(16)  # loads libraries and fills the allocator's pools
+    small, large = growth(96), growth(288)
+    assert large < small + 25e6
+
+
+def test_labels_are_read_once_as_long_as_there_is_room(monkeypatch):
+    monkeypatch.setattr(base, "KEPT_BYTES", 100)
+    reads = []
+    labels = FileLabels(list(range(4)), lambda path: reads.append(path) or torch.full((64,), path, dtype=torch.uint8))
+    for _ in range(3):
+        assert [int(label[0]) for label in labels[0:4]] == [0, 1, 2, 3] and int(labels[-1][0]) == 3
+    assert [reads.count(path) for path in range(4)] == [1, 1, 3, 6]
