@@ -13,6 +13,9 @@ from eyespot.encoders.base import Encoder
 from eyespot.features import Features
 
 
+MOST_AT_ONCE = 8  # ONNX Runtime keeps the memory of the largest batch it has seen: gigabytes for 64 pictures
+
+
 class OnnxEncoder(Encoder):
     """An ONNX file as (frozen) encoder.
 
@@ -93,10 +96,10 @@ class OnnxEncoder(Encoder):
         return Features(summary, patches).to(images.device)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
-        """The named outputs; a file made for batches of one gets the pictures one by one."""
+        """The named outputs; few pictures at a time, and one by one if the file was made for batches of one."""
         entry = self.session.get_inputs()[0]
         names = [name for name in dict.fromkeys(self.outputs) if name != "mean"]
-        pieces = images.split(1) if entry.shape[0] == 1 else [images]
+        pieces = images.split(1 if entry.shape[0] == 1 else MOST_AT_ONCE)
         runs = [self.session.run(names, {entry.name: piece.numpy()}) for piece in pieces]
         columns = [torch.cat([torch.from_numpy(value) for value in column]) for column in zip(*runs, strict=True)]
         return dict(zip(names, columns, strict=True))

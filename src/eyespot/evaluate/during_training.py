@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field
-from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -49,8 +48,7 @@ class ProbesConfig:
     size: int | None = Field(default=None, gt=0)
     """Side of the pictures in pixels, the same in all stages; the largest that the student is trained at if None."""
     device: Literal["same", "cpu"] = "same"
-    """Where the copy of the model is: where the training is (same; on MPS, the CPU all the same), or cpu, to save the
-    device's memory."""
+    """Where the copy of the model is: where it is trained, or on the CPU, which saves the device's memory."""
 
 
 class Probes:
@@ -67,14 +65,13 @@ class Probes:
         ValueError: an unknown task, one without data, or one that cannot run without options.
     """
 
-    def __init__(
-        self, config: ProbesConfig, path: Path, size: int, seed: int = 0, tensorboard: bool = False
-    ) -> None:
+    def __init__(self, config: ProbesConfig, path: Path, size: int, seed: int = 0, tensorboard: bool = False) -> None:
         sources = read_sources(config.data)
         names = config.tasks or (list(sources) if isinstance(sources, dict) else QUICK_TASKS)
         self.tasks: dict[str, Task] = {name: lookup(name, TASKS, "task") for name in names}
         _task_arguments(self.tasks, {})
         self.sources = _task_sources(self.tasks, sources)
+        self.data: dict[str, Any] = {}
         self.config, self.path, self.seed, self.tensorboard = config, path, seed, tensorboard
         self.size = config.size or size
         self.complained = False
@@ -85,13 +82,13 @@ class Probes:
         Raises:
             FileNotFoundError: a data set that is not laid out as expected.
         """
-        assert self.data
+        self.open_data()
         return [StageProbes(self, stage)]
 
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """What each task is measured on."""
-        return open_all(self.tasks, self.sources, self.config.limit, self.seed)
+    def open_data(self) -> None:
+        """Opens the data, if that has not been done; renders the toybox."""
+        if not self.data:
+            self.data = open_all(self.tasks, self.sources, self.config.limit, self.seed)
 
     def measure(self, encoder: Encoder, stopped: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """The headline metrics of all tasks, as "TASK/METRIC", and the seconds it took.
@@ -194,7 +191,7 @@ class StageProbes(Callback):
         if self._copy is None:
             assert isinstance(student, Encoder)
             copied = copy.deepcopy(student).requires_grad_(False).eval()
-            # Two threads at once are too much for torch on MPS.
+            # Two threads at once are too much for torch's MPS backend.
             elsewhere = self.probes.config.device == "cpu" or copied.device.type == "mps"
             self._copy = copied.cpu() if elsewhere else copied
         else:
@@ -235,8 +232,8 @@ def read_probes(path: str | Path) -> dict[str, list[dict[str, Any]]]:
         path: probes.jsonl of the run.
 
     Returns:
-        stage -> its lines in order of step, each with "step", "TASK/METRIC" in the metric's own unit, "seconds" that the
-        probe took and "skipped", the number of probes left out in the stage so far; empty if there is no such file.
+        stage -> its lines in order of step, each with "step", "TASK/METRIC" as `evaluate` gives it, "seconds" that the
+        probe took, and "skipped", how many were left out before it; empty if there is no such file.
     """
     stages: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(path):

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def evaluate(
-    models: Sequence[str | Encoder] | Mapping[str, Encoder],
+    models: Sequence[str | Encoder] | Mapping[str, str | Encoder],
     tasks: Sequence[str] = DEFAULT_TASKS,
     data: str | ToyboxConfig | Mapping[str, Any] = "toybox",
     size: int | tuple[int, int] | None = None,
@@ -38,7 +38,7 @@ def evaluate(
     """Measures frozen encoders on tasks. Equal arguments give equal numbers on one machine; rows do not interact.
 
     Args:
-        models: specs for `load_encoder`, encoders, or named encoders.
+        models: specs for `load_encoder`, encoders, or either by name. Specs are loaded one after the other.
         tasks: names from `TASKS`, in the order of the columns.
         data: "toybox", "toybox:COUNT@SIZE" or a `ToyboxConfig` for all tasks; or for each task its own: one of those,
             a folder in the layout that the task's reader expects, "NAME:FOLDER" with a name from
@@ -183,7 +183,7 @@ def _check_options(given: Mapping[str, Any], function: Callable[..., Any], own: 
             raise ValueError(f"{kind} {key} takes {shown}, got {value!r}") from None
 
 
-def named_models(models: Sequence[str | Encoder] | Mapping[str, Encoder]) -> dict[str, str | Encoder]:
+def named_models(models: Sequence[str | Encoder] | Mapping[str, str | Encoder]) -> dict[str, str | Encoder]:
     """Models by name, which are all different."""
     if isinstance(models, str | Encoder):
         raise ValueError("pass several models, or a list of one: evaluate([model])")

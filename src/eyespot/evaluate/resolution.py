@@ -103,7 +103,7 @@ class ResolutionCurve:
 
 
 def resolution_curve(
-    models: Sequence[str | Encoder] | Mapping[str, Encoder],
+    models: Sequence[str | Encoder] | Mapping[str, str | Encoder],
     task: str,
     data: Any = "toybox",
     sizes: Sequence[int | Size] = (112, 224, 448),
