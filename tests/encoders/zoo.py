@@ -15,6 +15,8 @@ def _entries(source: str) -> dict[str, Callable[[Path], str]]:
     try:
         return import_module(f"zoo_{source}").ENTRIES
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith(("eyespot", "zoo")):
+            raise
         missing = error  # the optional library that this source writes its models with
 
         def write(folder: Path) -> str:

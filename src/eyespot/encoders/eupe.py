@@ -123,7 +123,7 @@ def create_eupe_encoder(
     state = None if weights is None else _unwrapped(read_weights(weights))
     license = LICENSE if license is None and state is not None else license
     tag = f"{checkpoint.architecture}.eupe_lvd1689m"
-    args = {"rope_rescale_coords": ROPE_RESCALE} if tag.startswith("vit") else {}
+    args: dict[str, Any] = {"rope_rescale_coords": ROPE_RESCALE} if tag.startswith("vit") else {}
     encoder = create_timm_encoder(tag, pretrained=False, license=license, channels_last=channels_last, **args)
     encoder.name = f"eupe/{name}"
     if state is not None:

@@ -46,7 +46,8 @@ def save_encoder(
         ValueError: the encoder has no weights of its own to save (an ONNX file).
     """
     backbone = encoder.model if isinstance(encoder, TimmEncoder) else encoder
-    state = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    # Cloned, because safetensors refuses tensors that share memory (tied weights).
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in backbone.state_dict().items()}
     if not state:
         raise ValueError(f"{encoder.name} holds no weights that could be saved")
     license = license or encoder.license
@@ -114,7 +115,7 @@ def find_model_folder(folder: str | Path) -> Path:
 
 def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
     source = encoder.model.pretrained_cfg
-    kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size", "first_conv", "classifier")
+    kept = ("tag", "mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size", "first_conv", "classifier")
     pretrained_cfg: dict[str, Any] = {key: source[key] for key in kept if key in source}  # type: ignore[index, operator]
     pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": 0, "license": license}
     model_args = dict(encoder.model_args)
@@ -148,4 +149,9 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
     options = {key: value for key, value in read_options(query).items() if key != "weights"}
     if not spec.startswith("python/"):
         options["pretrained"] = False  # the weights are in the folder
-    return load_encoder(spec, **options)
+    try:
+        return load_encoder(spec, **options)
+    except ValueError as error:
+        if "'pretrained'" not in str(error):
+            raise
+        return load_encoder(spec, **{key: value for key, value in options.items() if key != "pretrained"})

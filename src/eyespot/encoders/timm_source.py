@@ -65,6 +65,8 @@ class TimmEncoder(Encoder):
         self._nhwc_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._measure()
 
+    _native_grid: tuple[int, int] | None
+
     def _measure(self) -> None:
         """Finds widths, stride, prefix tokens and sizes by sending shapes without numbers through the model.
 
@@ -74,12 +76,13 @@ class TimmEncoder(Encoder):
         config = get_model_input_config(self.model)
         made_for: tuple[int, int] = config["input_size"][1:]
         shapes = _on_meta(self.model)
-        self.stride = _announced_stride(self.model)
+        self.stride = announced = _announced_stride(self.model)
+        self._native_grid = None
         if config["fixed_input_size"] or not self._grows(shapes, self.fitting_size(made_for)):
-            grid = self._grid_at(shapes, made_for)
-            self.native_size = made_for
-            if grid != tuple(-(-side // self.stride) for side in made_for):
-                self.stride = -(-made_for[0] // grid[0])
+            self.native_size, self._native_grid = made_for, self._grid_at(shapes, made_for)
+            rounded = [(side // announced, -(-side // announced)) for side in made_for]
+            true = all(cells in either for cells, either in zip(self._native_grid, rounded, strict=True))
+            self.stride = announced if true else -(-made_for[0] // self._native_grid[0])
         self.default_size = self.fitting_size(made_for)
 
     def _grows(self, shapes: Any, size: tuple[int, int]) -> bool:
@@ -122,7 +125,7 @@ class TimmEncoder(Encoder):
         raise ValueError(f"{self.name}: the {count} tokens of a {size[0]}x{size[1]} picture are not a grid")
 
     def _encode(self, images: Tensor) -> Features:
-        grid = (-(-images.shape[2] // self.stride), -(-images.shape[3] // self.stride))
+        grid = self._native_grid or (images.shape[2] // self.stride, images.shape[3] // self.stride)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.model.forward_features(images)  # type: ignore[operator]
