@@ -420,7 +420,7 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["--tasks", "kn"], "no task 'kn'; did you mean 'knn'?"),
-        (["--data", "toybox:20@32", "knn=x"], "--data takes one source for all tasks, or TASK=FOLDER for each"),
+        (["--data", "toybox:20@32", "knn=x"], "data takes one source for all tasks, or TASK=FOLDER for each"),
         (["--data", "somewhere"], "give each task its own folder"),
         (["--data", "knn=nowhere"], "nowhere"),
     ],
@@ -428,6 +428,24 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
 def test_evaluate_refuses(eyespot: Any, arguments: list[str], message: str) -> None:
     answer = eyespot("evaluate", "timm/test_vit?pretrained=false", *arguments)
     assert answer.code == 1 and message in answer.err
+
+
+def test_report_shows_runs_and_evaluations_on_one_page(eyespot: Any, run: Path, folder: Path, tmp_path: Path) -> None:
+    measured = ["--tasks", "knn", "--data", "toybox:20@32", "--size", "32", "--output", tmp_path / "measured"]
+    assert eyespot("evaluate", f"run/{run}", "timm/test_vit?pretrained=false", *measured).code == 0
+    page = tmp_path / "report.html"
+    seen = ["--pictures", folder / "pictures/00.jpg", folder / "pictures/01.png", "--size", "32"]
+    answer = eyespot("report", run, tmp_path / "measured", "--output", page, *seen)
+    assert answer.code == 0, answer.err
+    assert str(page) in answer.out
+    text = page.read_text()
+    assert all(f'id="{section}"' in text for section in ("results", "figures", "training", "licences", "config"))
+
+
+def test_report_refuses_what_is_neither(eyespot: Any, tmp_path: Path) -> None:
+    answer = eyespot("report", tmp_path, "--output", tmp_path / "report.html")
+    assert answer.code == 1 and "neither a training run" in answer.err and "eyespot evaluate --output" in answer.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_push_hands_its_arguments_on_and_says_where_the_student_is(

@@ -164,16 +164,12 @@ def evaluate(
             continues an interrupted evaluation, and adds models or tasks to it without measuring anything twice.
     """
     from eyespot.evaluate import evaluate as run
-    from eyespot.evaluate import resolution_curve, shown_progress, task_options
+    from eyespot.evaluate import read_sources, resolution_curve, shown_progress, task_options
     from eyespot.evaluate.tasks import DEFAULT_TASKS
     from eyespot.files import atomic_write_text
 
-    by_task = dict(entry.split("=", 1) for entry in data or [] if "=" in entry)
-    plain = [entry for entry in data or [] if "=" not in entry]
-    if len(plain) > 1 or (plain and by_task):
-        raise ValueError("--data takes one source for all tasks, or TASK=FOLDER for each")
-    chosen = tasks or list(by_task) or list(DEFAULT_TASKS)
-    source = by_task or (plain[0] if plain else "toybox")
+    source = read_sources(data or ["toybox"])
+    chosen = tasks or (list(source) if isinstance(source, dict) else list(DEFAULT_TASKS))
     settings: dict[str, Any] = {"limit": limit, "seed": seed, "folder": output}
     by_option = task_options(options or [])
     curves = {}
@@ -192,6 +188,28 @@ def evaluate(
         for task, curve in curves.items():
             atomic_write_text(output / f"resolution-{task}.json", curve.to_json())
         _say(f"written: {output}/results.json, .csv, .md")
+
+
+def report(
+    folders: Annotated[list[Path], tyro.conf.Positional],
+    output: Path = Path("report.html"),
+    pictures: list[Path] | None = None,
+    size: int = 224,
+) -> None:
+    """Write one HTML page about training runs and evaluations, side by side; it works offline and on a phone.
+
+    Args:
+        folders: runs, and output folders of `eyespot evaluate`.
+        output: the HTML file.
+        pictures: picture files; all models that can be loaded show what they see in them.
+        size: shorter side in pixels at which they see them; half of it and twice as much are shown as well.
+    """
+    from eyespot.evaluate import shown_progress
+    from eyespot.report import write_folder_report
+
+    with shown_progress() as progress:
+        written = write_folder_report(output, folders, pictures or (), size, progress)
+    _say(f"written: {written}")
 
 
 def toybox(output: Path = Path("toybox.png"), count: int = 24, size: int = 128, first: int = 0) -> None:
@@ -236,6 +254,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "recipes": recipes,
     "distill": distill,
     "evaluate": evaluate,
+    "report": report,
     "visualize": visualize,
     "push": push,
     "toybox": toybox,

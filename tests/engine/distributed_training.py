@@ -75,7 +75,7 @@ def message_of(function: Callable[[], None]) -> str:
     return "nothing happened"
 
 
-def train_recipe(folder: Path, name: str, standardizer: str, devices: int = 1) -> None:
+def train_recipe(folder: Path, name: str, standardizer: str, devices: int = 1, probes: int = 0) -> None:
     """All three stages. The student is no attention, which has biases whose gradient is nothing but rounding."""
     student = f"python/{folder}/teachers.py:student"
     config = tiny_config(
@@ -84,6 +84,7 @@ def train_recipe(folder: Path, name: str, standardizer: str, devices: int = 1) -
         student={"model": student},
         standardizer=standardizer,
         engine={"devices": devices},
+        probes={"every": probes, "data": ["toybox:20@32"], "limit": 10},
         **all_stages(steps=4, batch_size=8, accumulate=2),
     )
     distill(config, folder / name)
@@ -95,7 +96,7 @@ if __name__ == "__main__":
     if what == "toys":
         train_toys(output)
         train_and_stop(output)
-        train_recipe(output, "channel-2", "channel")
+        train_recipe(output, "channel-2", "channel", probes=2)
         train_recipe(output, "phi_s-2", "phi_s")
     else:
         train_recipe(output, "channel-2", "channel", devices=2)

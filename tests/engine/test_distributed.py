@@ -77,6 +77,14 @@ def test_the_recipe_by_two_processes_equals_one(folder: Path, standardizer: str)
         assert_same_weights(weights(two / stage), weights(one / stage))
 
 
+def test_one_of_two_processes_probes_while_both_train(folder: Path) -> None:
+    lines = read_lines(folder / "channel-2/probes.jsonl")
+    assert {(line["stage"], line["step"]) for line in lines} >= {
+        (stage, 4) for stage in ("stage-1-proxy", "stage-2-student", "stage-3-multires")
+    }
+    assert len({(line["stage"], line["step"]) for line in lines}) == len(lines)
+
+
 def test_an_interrupt_of_one_process_stops_both_at_the_next_log_line(folder: Path) -> None:
     told = [json.loads((folder / f"told-{rank}.json").read_text())[0] for rank in (0, 1)]
     assert told == ["KeyboardInterrupt: stopped at step 6; the same command continues"] * 2

@@ -36,15 +36,22 @@ class RunLog:
 
     Opening it for a stage drops the lines of that stage after `from_step`, which a resumed run will write again, and a
     last line that a kill has cut short.
+
+    Args:
+        path: the file; TensorBoard's lie in `tensorboard/` beside it.
+        stage: whose lines are written.
+        from_step: steps done so far.
+        tensorboard: whether to write for TensorBoard.
+        part: a sub-folder for TensorBoard, so that two logs of one stage do not meet.
     """
 
-    def __init__(self, path: Path, stage: str, from_step: int, tensorboard: bool) -> None:
+    def __init__(self, path: Path, stage: str, from_step: int, tensorboard: bool, part: str = "") -> None:
         self.path = path
         self.stage = stage
         lines = read_lines(path)
         kept = [line for line in lines if line.get("stage") != stage or line.get("step", 0) <= from_step]
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._board = _tensorboard(path.parent / "tensorboard" / stage, from_step) if tensorboard else None
+        self._board = _tensorboard(path.parent / "tensorboard" / stage / part, from_step) if tensorboard else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one line; it stands for everything up to `step`.

@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def probes(self) -> Path:
+        """probes.jsonl of all stages: what was measured while they were trained."""
+        return self.path / "probes.jsonl"
+
+    @property
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from eyespot.data.randomness import seed_everything
+from eyespot.engine.callbacks import Callback
 from eyespot.engine.checkpoint import Checkpoints
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.divergence import refuse_broken_weights, refuse_divergence
@@ -74,6 +75,7 @@ class Trainer:
         stage: its name in metrics and progress.
         seed: of the draws inside a step.
         signature: everything that makes this training what it is; a checkpoint with another one is refused.
+        callbacks: told how it goes; the trainer does not know what for.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Trainer:
         stage: str,
         seed: int,
         signature: dict[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.fabric, self.data, self.optim, self.engine = fabric, data, optim, engine
         self.folder, self.metrics_path, self.stage, self.seed = folder, metrics_path, stage, seed
@@ -100,6 +103,7 @@ class Trainer:
         self.optimizer: Any = make_optimizer(task, optim)
         self.students = nn.ModuleDict(dict(task.students))
         self.ema = ModelEmaV3(self.students, decay=optim.ema_decay) if optim.ema_decay else None
+        self.callbacks = callbacks
         self.step = 0
         self.seconds = 0.0
 
@@ -120,8 +124,20 @@ class Trainer:
         else:
             self._prepare()
         self.model, self.optimizer = self.fabric.setup(self.task, self.optimizer)
-        if self.step < self.optim.steps:
-            self._loop()
+        for callback in self.callbacks:
+            callback.before_training(self.step)
+        completed = False
+        try:
+            if self.step < self.optim.steps:
+                self._loop()
+            completed = True
+        finally:
+            for callback in self.callbacks:
+                callback.after_training(self.step, self._made(), completed)
+        return self._made()
+
+    def _made(self) -> dict[str, nn.Module]:
+        """What the training would end with now."""
         return dict((self.ema.module if self.ema else self.students).items())
 
     def _prepare(self) -> None:
@@ -157,6 +173,8 @@ class Trainer:
                     self._save()
                 if stop:
                     raise KeyboardInterrupt(f"stopped at step {self.step}; the same command continues")
+                for callback in self.callbacks:
+                    callback.after_step(self.step, self._made())
         if log:
             log.close()
 

@@ -2,7 +2,7 @@
 
 from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.evaluate.extract import FeatureBank, extract
-from eyespot.evaluate.front import evaluate, task_options
+from eyespot.evaluate.front import evaluate, read_sources, task_options
 from eyespot.evaluate.progress import shown_progress
 from eyespot.evaluate.resolution import ResolutionCurve, resolution_curve
 from eyespot.evaluate.results import Column, Metric, ResultTable
@@ -20,6 +20,7 @@ __all__ = [
     "ToyboxConfig",
     "evaluate",
     "extract",
+    "read_sources",
     "resolution_curve",
     "shown_progress",
     "task_options",

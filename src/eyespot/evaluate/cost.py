@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from eyespot.encoders.base import Encoder
+from eyespot.evaluate.extract import eval_mode
 from eyespot.evaluate.results import Column, Metric
 
 PARAMETERS = Column("cost", Metric("params", unit="M", higher_is_better=False))
@@ -25,7 +26,7 @@ def cost(encoder: Encoder, size: int | tuple[int, int] | None, timing: bool) -> 
     """The cost of one picture.
 
     Args:
-        encoder: any encoder, in eval mode.
+        encoder: any encoder; looked at in eval mode.
         size: see `Encoder.fitting_size`.
         timing: whether to measure milliseconds, the one number here that differs from run to run.
 
@@ -34,8 +35,9 @@ def cost(encoder: Encoder, size: int | tuple[int, int] | None, timing: bool) -> 
     """
     height, width = encoder.fitting_size(size)
     picture = torch.full((1, 3, height, width), 0.5, device=encoder.device)
-    values = {PARAMETERS.key: millions_of_parameters(encoder), MACS.key: giga_macs(encoder, picture)}
-    return {**values, LATENCY.key: milliseconds(encoder, picture)} if timing else values
+    with eval_mode(encoder):
+        values = {PARAMETERS.key: millions_of_parameters(encoder), MACS.key: giga_macs(encoder, picture)}
+        return {**values, LATENCY.key: milliseconds(encoder, picture)} if timing else values
 
 
 def millions_of_parameters(encoder: Encoder) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field
 from pathlib import Path
@@ -26,7 +26,7 @@ from eyespot.engine.callbacks import Callback, Students
 from eyespot.engine.config import STRICT
 from eyespot.engine.metrics import RunLog, read_lines
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.front import _task_arguments, _task_sources, lookup, open_all
+from eyespot.evaluate.front import lookup, open_all, read_sources, task_arguments, task_sources
 from eyespot.evaluate.tasks import TASKS, Task
 
 QUICK_TASKS = ("knn", "segmentation")
@@ -69,8 +69,8 @@ class Probes:
         sources = read_sources(config.data)
         names = config.tasks or (list(sources) if isinstance(sources, dict) else QUICK_TASKS)
         self.tasks: dict[str, Task] = {name: lookup(name, TASKS, "task") for name in names}
-        _task_arguments(self.tasks, {})
-        self.sources = _task_sources(self.tasks, sources)
+        task_arguments(self.tasks, {})
+        self.sources = task_sources(self.tasks, sources)
         self.data: dict[str, Any] = {}
         self.config, self.path, self.seed, self.tensorboard = config, path, seed, tensorboard
         self.size = config.size or size
@@ -210,19 +210,6 @@ class StageProbes(Callback):
                 running.result()
         except Exception as error:
             self.probes.complain(f"{self.stage}: the probe of step {self._last} failed ({error!r})")
-
-
-def read_sources(entries: Sequence[str]) -> str | dict[str, str]:
-    """`data` of `evaluate` as people write it: one source for all tasks, or TASK=FOLDER for each.
-
-    Raises:
-        ValueError: something else.
-    """
-    by_task = dict(entry.split("=", 1) for entry in entries if "=" in entry)
-    plain = [entry for entry in entries if "=" not in entry]
-    if len(plain) + bool(by_task) != 1:
-        raise ValueError("data takes one source for all tasks, or TASK=FOLDER for each")
-    return by_task or plain[0]
 
 
 def read_probes(path: str | Path) -> dict[str, list[dict[str, Any]]]:

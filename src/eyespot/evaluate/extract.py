@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,26 @@ def extract(
     setting: dict[str, Any] = {"model": encoder.name, "size": list(wanted), "dense": patches}
     if folder is not None:
         setting |= {**identity(encoder), "pictures": source.fingerprint()}
-    training = encoder.training
-    encoder.eval()
-    try:
+    with eval_mode(encoder):
         try:
             store = FeatureStore(folder, setting, len(source), np.float32, np.float16)
             _fill(store, encoder, source, batch_size, wanted, progress)
         except _TooLargeError:
             store = FeatureStore(folder, setting, len(source), np.float32, np.float32)
             _fill(store, encoder, source, batch_size, wanted, progress)
-    finally:
-        encoder.train(training)
     return store.all()
+
+
+@contextmanager
+def eval_mode(encoder: Encoder) -> Iterator[None]:
+    """Eval mode within; every module's own mode is the same afterwards, also after an error."""
+    before = {module: module.training for module in encoder.modules()}
+    try:
+        encoder.eval()
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def _fill(

@@ -65,9 +65,9 @@ def evaluate(
     chosen = {name: lookup(name, TASKS, "task") for name in tasks}
     if not chosen:
         raise ValueError(f"no task to run; there are {', '.join(TASKS)}")
-    arguments = _task_arguments(chosen, options or {})
+    arguments = task_arguments(chosen, options or {})
     named = named_models(models)
-    sources = _task_sources(chosen, data)
+    sources = task_sources(chosen, data)
     opened = open_all(chosen, sources, limit, seed)
     total = len(named) * len(chosen)
     features, measured = (None, None) if folder is None else (Path(folder) / "features", Path(folder) / "measured")
@@ -110,6 +110,19 @@ def task_options(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
+def read_sources(entries: Sequence[str]) -> str | dict[str, str]:
+    """`data` of `evaluate` as people write it: one source for all tasks, or TASK=FOLDER for each.
+
+    Raises:
+        ValueError: something else.
+    """
+    by_task = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    plain = [entry for entry in entries if "=" not in entry]
+    if len(plain) + bool(by_task) != 1:
+        raise ValueError("data takes one source for all tasks, or TASK=FOLDER for each")
+    return by_task or plain[0]
+
+
 def _run_all(
     bank: FeatureBank,
     tasks: Mapping[str, Task],
@@ -122,9 +135,7 @@ def _run_all(
     """All tasks on one encoder. Those on patches go first: tasks on summaries then find the features there."""
     row: dict[str, float | None] = {}
     for finished, name in enumerate(sorted(tasks, key=lambda name: not tasks[name].patches)):
-        bank.progress = lambda done, count, name=name, finished=finished: report(
-            f"{name} {done}/{count}", finished
-        )
+        bank.progress = lambda done, count, name=name, finished=finished: report(f"{name} {done}/{count}", finished)
         report(name, finished)
         setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size), "options": arguments[name]}
         key = known.key(bank.encoder, name, opened[name], setting)
@@ -153,7 +164,8 @@ def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
     raise ValueError(f"no {kind} {name!r}; {hint}")
 
 
-def _task_arguments(tasks: Mapping[str, Task], options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def task_arguments(tasks: Mapping[str, Task], options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options of each task, checked: known, of the right type, complete."""
     for name, wanted in options.items():
         task = lookup(name, tasks, "chosen task")
         _check_options(wanted, task.run, ("bank", "data", "seed"), f"option of {name}")
@@ -206,7 +218,7 @@ def loaded(model: str | Encoder) -> Encoder:
     return load_encoder(model) if isinstance(model, str) else model
 
 
-def _task_sources(tasks: Mapping[str, Task], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:
+def task_sources(tasks: Mapping[str, Task], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Where each task's data comes from."""
     if not isinstance(data, Mapping):
         if isinstance(data, str) and not _is_toybox(data):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from eyespot.data.randomness import numpy_generator, seed_of
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.background import prepared
+from eyespot.evaluate.extract import eval_mode
 
 Config = TypeVar("Config")
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the accelerator
@@ -166,18 +166,6 @@ def _take_step(optimizer: torch.optim.Optimizer, value: Tensor, head: nn.Module,
 def _check_finite(value: Tensor) -> None:
     if not value.isfinite():
         raise FloatingPointError(f"the probe's loss became {value.item()}; lower its learning rate")
-
-
-@contextmanager
-def eval_mode(encoder: Encoder) -> Iterator[None]:
-    """Eval mode within; every module's own mode is the same afterwards, also after an error."""
-    before = {module: module.training for module in encoder.modules()}
-    try:
-        encoder.eval()
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def _train_mode(encoder: Encoder) -> None:

@@ -25,7 +25,8 @@ def time_left(elapsed: float, done: int, total: int) -> str:
 
     Args:
         elapsed: seconds so far.
-        done, total: measurements (models times tasks).
+        done: measurements that are there.
+        total: measurements in all, models times tasks.
     """
     if not 0 < done < total:
         return ""

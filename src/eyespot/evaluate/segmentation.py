@@ -51,7 +51,10 @@ class MeanIoU:
     """
 
     def __init__(self, classes: int, ignore: int) -> None:
-        self.confusion = MulticlassConfusionMatrix(classes, ignore_index=ignore, validate_args=False)
+        # One process evaluates, perhaps while others train: it must not wait for them.
+        self.confusion = MulticlassConfusionMatrix(
+            classes, ignore_index=ignore, validate_args=False, sync_on_compute=False
+        )
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """Counts two integer maps of one shape."""

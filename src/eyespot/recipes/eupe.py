@@ -266,7 +266,7 @@ def _story(
         config=as_plain(config),
         encoders=encoders,
         pictures=stages.sample_pictures(6, 2 * side),
-        sizes=dict.fromkeys(encoders, 2 * side),
+        size=2 * side,
         results=ResultTable.from_json(run.results.read_text()) if run.results.exists() else None,
         failures=stages.failures,
     )
