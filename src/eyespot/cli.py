@@ -160,13 +160,14 @@ def evaluate(
         seed: names every random draw.
         timing: measure milliseconds per picture.
         options: settings of a task, TASK.KEY=VALUE, e.g. zero_shot.text=open_clip/ViT-B-32.openai knn.k=20.
-        output: folder for results.json, .csv and .md, features and finished measurements; the same command again
+        output: folder for report.html, results.json, .csv and .md, features and finished measurements; the same command again
             continues an interrupted evaluation, and adds models or tasks to it without measuring anything twice.
     """
     from eyespot.evaluate import evaluate as run
     from eyespot.evaluate import read_sources, resolution_curve, shown_progress, task_options
     from eyespot.evaluate.tasks import DEFAULT_TASKS
     from eyespot.files import atomic_write_text
+    from eyespot.report import write_evaluation_report
 
     source = read_sources(data or ["toybox"])
     chosen = tasks or (list(source) if isinstance(source, dict) else list(DEFAULT_TASKS))
@@ -180,14 +181,18 @@ def evaluate(
             curves[task] = resolution_curve(
                 models, task, data_of, tuple(sizes or ()), options=by_option.get(task), progress=progress, **settings
             )
+        if output is not None:
+            for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
+                atomic_write_text(output / f"results.{suffix}", text)
+            for task, curve in curves.items():
+                atomic_write_text(output / f"resolution-{task}.json", curve.to_json())
+            write_evaluation_report(
+                output / "report.html", table, data=source, curves=[*curves.values()], folder=output, progress=progress
+            )
     for shown in (table, *(curve.table() for curve in curves.values())):
         shown.print()
     if output is not None:
-        for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
-            atomic_write_text(output / f"results.{suffix}", text)
-        for task, curve in curves.items():
-            atomic_write_text(output / f"resolution-{task}.json", curve.to_json())
-        _say(f"written: {output}/results.json, .csv, .md")
+        _say(f"written: {output}/report.html, and results.json, .csv, .md")
 
 
 def report(
@@ -202,7 +207,7 @@ def report(
         folders: runs, and output folders of `eyespot evaluate`.
         output: the HTML file.
         pictures: picture files; all models that can be loaded show what they see in them.
-        size: shorter side in pixels at which they see them; half of it and twice as much are shown as well.
+        size: shorter side in pixels at which they see them; half of it and, up to 512, twice as much too.
     """
     from eyespot.evaluate import shown_progress
     from eyespot.report import write_folder_report

@@ -155,7 +155,10 @@ def saved(folder, licence, teachers=()):
 
 def test_permissive_models_pass(tmp_path):
     specs = [saved(tmp_path / "own", "mit"), saved(tmp_path / "taught", "other", ["mit", "apache-2.0"])]
-    require_permissive([*specs, "timm/vit_large_patch14_reg4_dinov2.lvd142m?img_size=224"])
+    specs.append("timm/vit_large_patch14_reg4_dinov2.lvd142m?img_size=224")
+    require_permissive(specs)
+    with pytest.raises(ValueError, match="cc-by-nc"):
+        require_permissive([*specs, saved(tmp_path / "research", "cc-by-nc-4.0")])
 
 
 def test_restricted_models_are_named_with_their_licence_whether_own_or_inherited(tmp_path):

@@ -86,4 +86,4 @@ def test_what_a_callback_raises_ends_the_training(tmp_path: Path) -> None:
 
 
 def test_one_that_wants_to_hear_nothing(tmp_path: Path) -> None:
-    make_trainer(tmp_path, callbacks=[Callback()]).train()
+    assert make_trainer(tmp_path, callbacks=[Callback()]).train().keys() == {"student"}

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from eyespot.report.curves import read_metrics, training_curves
+from eyespot.report.curves import overlaid_curves, probe_curves, read_metrics, training_curves
 
 
 def record(stage, step, **values):
@@ -102,3 +102,34 @@ def test_losses_that_are_negative_or_never_finite_do_not_crash(tmp_path):
 
 def test_nothing_gives_nothing():
     assert training_curves({}) == []
+
+
+def steps(count, **values):
+    return [{"step": step, **values} for step in range(1, count + 1)]
+
+
+def test_several_runs_share_a_panel_per_stage_and_quantity():
+    runs = {
+        "x": {"a": steps(3, loss=2.0, lr=0.1), "b": steps(2, loss=1.0)},
+        "y": {"a": steps(5, loss=3.0, lr=0.2, pictures_per_second=9.0)},
+    }
+    figures = {figure.title: figure for figure in overlaid_curves(runs)}
+    assert list(figures) == ["a, loss", "b, loss", "a, learning rate", "a, pictures per second"]
+    assert figures["a, loss"].alt == "a, loss over steps. At the end: x 2.00, y 3.00."
+    assert ">x<" in figures["b, loss"].image and ">y<" not in figures["b, loss"].image
+
+
+def test_lines_of_one_panel_differ_in_colour_and_dash():
+    image = overlaid_curves({name: {"a": steps(3, loss=1.0)} for name in "xyz"})[0].image
+    assert image.count("stroke-dasharray") >= 2
+
+
+def test_probes_have_a_panel_per_metric_in_its_own_unit():
+    records = {"a": steps(2, **{"knn/accuracy": 0.25, "depth/RMSE": 0.5, "seconds": 1.0})}
+    figures = probe_curves({"x": records})
+    assert [figure.title for figure in figures] == ["depth, RMSE", "knn, accuracy"]
+    assert "RMSE, m" in figures[0].image and "accuracy, %" in figures[1].image
+    several = probe_curves({"x": records, "y": {"a": steps(3, **{"knn/accuracy": 0.5})}})
+    assert [figure.title for figure in several] == ["depth, a, RMSE, m", "knn, a, accuracy, %"]
+    assert several[1].alt.endswith("At the end: x 25.0, y 50.0.")
+    assert probe_curves({}) == []

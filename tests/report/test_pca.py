@@ -102,3 +102,26 @@ def test_wrong_shapes_are_refused():
         pca_scores(torch.zeros(3, 4, 5))
     with pytest.raises(ValueError, match="align_to holds 2 pictures"):
         pca_pictures(features(), 8, align_to=features(batch=2))
+
+
+def test_a_basis_gives_equal_colours_to_equal_features():
+    coarse = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(1))
+    fine = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    wanted = pca_pictures(coarse, 16)
+    assert torch.equal(pca_pictures(fine, 16, basis=coarse), wanted)
+    assert torch.equal(
+        pca_pictures(coarse[:1], 16, basis=coarse[:1], align_to=coarse[:1]), pca_pictures(coarse[:1], 16)
+    )
+    part = fine.clone()
+    part[:, :, 4:] = 5.0  # other features elsewhere move no colour
+    assert torch.equal(pca_pictures(part, 16, basis=coarse)[:, :, :8], wanted[:, :, :8])
+
+
+def test_a_basis_and_a_guide_go_together():
+    coarse, guide = (torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert torch.equal(pca_pictures(coarse, 16, align_to=guide, basis=coarse), pca_pictures(coarse, 16, align_to=guide))
+
+
+def test_a_basis_of_other_pictures_is_refused():
+    with pytest.raises(ValueError, match="basis holds 1 pictures, patches 2"):
+        pca_pictures(torch.randn(2, 3, 4, 4), 8, basis=torch.randn(1, 3, 4, 4))

@@ -1,28 +1,10 @@
 import pytest
 import torch
 from PIL import Image
+from report_toys import Blocks
 
 from eyespot.data.decode import PictureError
-from eyespot.encoders.base import Encoder
-from eyespot.features import Features
 from eyespot.report import pca_columns, visualize, visualize_files
-
-
-class Blocks(Encoder):
-    """Average colour of every block; remembers the sizes it saw."""
-
-    def __init__(self, stride=8, native_size=None, name="blocks"):
-        super().__init__()
-        self.name, self.stride, self.native_size = name, stride, native_size
-        self.summary_dim = self.patch_dim = 3
-        self.default_size, self.license = native_size or (32, 32), None
-        self.seen = []
-
-    def _encode(self, images):
-        assert not self.training
-        self.seen.append(tuple(images.shape[2:]))
-        patches = torch.nn.functional.avg_pool2d(images, self.stride)
-        return Features(patches.mean((2, 3)), patches)
 
 
 @pytest.fixture

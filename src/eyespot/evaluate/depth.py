@@ -13,7 +13,7 @@ from eyespot.evaluate.background import prepared
 from eyespot.evaluate.datasets.base import DepthData
 from eyespot.evaluate.dense_views import DepthViews, depth_view
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, epoch_indices, eval_mode, train_live
+from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, eval_mode, train_live, views_of_step
 from eyespot.evaluate.probe import ProbeConfig, linear_head, predictions, train_probe, upsampled
 from eyespot.evaluate.sliding import sliding_map
 
@@ -207,10 +207,15 @@ def _published(
         weight = float(step >= config.mean_only * config.steps)
         return scale_invariant_log_loss(depth[:, 0], truth, epsilon=config.epsilon, variance_weight=weight)
 
+    fill = encoder.mean.flatten().cpu()
+
+    def view(picture: Tensor, depth: Tensor, step: int, place: int) -> tuple[Tensor, Tensor]:
+        return depth_view(picture, depth, config, window, data.train_box, fill, seed, step, place)
+
     train_live(
         encoder,
         head,
-        lambda step: _views(data, config, window, encoder.mean.flatten().cpu(), seed, step),
+        lambda step: views_of_step(data.train, config.batch_size, seed, step, view),
         loss,
         config,
         seed,
@@ -239,15 +244,3 @@ def _mirrored_mean(encoder: Encoder, head: nn.Module, picture: Tensor, stride_sh
         for view in (picture, picture.flip(2))
     ]
     return (found[0] + found[1].flip(2)) / 2
-
-
-def _views(
-    data: DepthData, config: PublishedDepth, window: tuple[int, int], fill: Tensor, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Views and depths of a step."""
-    views = []
-    for place, index in enumerate(epoch_indices(len(data.train.pictures), config.batch_size, step, seed)):
-        picture, depth = data.train.pictures.original(index), data.train.labels[index]
-        views.append(depth_view(picture, depth, config, window, data.train_box, fill, seed, step, place))
-    images, depths = zip(*views, strict=True)
-    return torch.stack(images), torch.stack(depths)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eyespot.data.randomness import numpy_generator, seed_of
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.background import prepared
+from eyespot.evaluate.datasets.base import DensePictures
 from eyespot.evaluate.extract import eval_mode
 
 Config = TypeVar("Config")
@@ -95,6 +96,28 @@ def epoch_indices(count: int, batch_size: int, step: int, seed: int) -> list[int
     """The pictures of a step, out of one shuffling after the other; a pure function of its arguments."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return [int(_shuffled(count, seed, place // count)[place % count]) for place in places]
+
+
+def views_of_step(
+    split: DensePictures,
+    batch_size: int,
+    seed: int,
+    step: int,
+    view: Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Views [b, 3, h, w] and label maps [b, h, w] of a step.
+
+    Args:
+        split: pictures and label maps.
+        batch_size: b.
+        seed: of the order.
+        step: which.
+        view: (picture, label map, step, place in the batch) -> one view of both.
+    """
+    chosen = enumerate(epoch_indices(len(split.pictures), batch_size, step, seed))
+    views = [view(split.pictures.original(index), split.labels[index], step, place) for place, index in chosen]
+    images, labels = zip(*views, strict=True)
+    return torch.stack(images), torch.stack(labels)
 
 
 @lru_cache(maxsize=4)

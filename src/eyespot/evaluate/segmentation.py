@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -15,7 +14,7 @@ from eyespot.evaluate.background import prepared
 from eyespot.evaluate.datasets.base import SegmentationData
 from eyespot.evaluate.dense_views import SegmentationViews, resized, segmentation_view, short_side_size
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, epoch_indices, eval_mode, train_live
+from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, eval_mode, train_live, views_of_step
 from eyespot.evaluate.probe import ProbeConfig, class_map, linear_head, predictions, train_probe
 from eyespot.evaluate.sliding import sliding_map
 
@@ -164,10 +163,15 @@ def _published(
     window = encoder.fitting_size(config.crop)
     config = replace(config, short_side=max(config.short_side, *window))
     head = nn.Sequential(nn.Dropout2d(config.dropout), *linear_head(encoder.patch_dim, data.classes, seed))
+    fill = encoder.mean.flatten().cpu()
+
+    def view(picture: Tensor, mask: Tensor, step: int, place: int) -> tuple[Tensor, Tensor]:
+        return segmentation_view(picture, mask, config, window, data.ignore, fill, seed, step, place)
+
     train_live(
         encoder,
         head,
-        lambda step: _views(data, config, window, encoder.mean.flatten().cpu(), seed, step),
+        lambda step: views_of_step(data.train, config.batch_size, seed, step, view),
         lambda logits, truth, _: pixel_cross_entropy(logits, truth, data.ignore),
         config,
         seed,
@@ -197,15 +201,3 @@ def _tested(
             encoder.mean.flatten(),
         )
         yield class_map(scores, (truth.shape[0], truth.shape[1])), truth
-
-
-def _views(
-    data: SegmentationData, config: PublishedSegmentation, window: tuple[int, int], fill: Tensor, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Views and masks of a step."""
-    views = []
-    for place, index in enumerate(epoch_indices(len(data.train.pictures), config.batch_size, step, seed)):
-        picture, mask = data.train.pictures.original(index), data.train.labels[index]
-        views.append(segmentation_view(picture, mask, config, window, data.ignore, fill, seed, step, place))
-    images, masks = zip(*views, strict=True)
-    return torch.stack(images), torch.stack(masks)

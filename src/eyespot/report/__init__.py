@@ -2,30 +2,49 @@
 
 from eyespot.encoders.licenses import Verdict, hub_license, verdict
 from eyespot.report.card import model_card
-from eyespot.report.curves import read_metrics, training_curves
-from eyespot.report.figures import Figure, PictureGrid
+from eyespot.report.curves import overlaid_curves, probe_curves, read_metrics, training_curves
+from eyespot.report.evaluation import write_evaluation_report
+from eyespot.report.exhibits import Exhibit, Gallery
+from eyespot.report.figures import Figure, PictureGrid, PictureStrips, Strip, StripGroup
+from eyespot.report.folders import write_folder_report
 from eyespot.report.html import Report, write_report
 from eyespot.report.machine import machine_info
+from eyespot.report.merge import merge_tables
 from eyespot.report.pca import pca_pictures
+from eyespot.report.radar import radars
 from eyespot.report.sheet import pca_columns, visualize, visualize_files
-from eyespot.report.teachers import Teacher, describe
+from eyespot.report.sizes import resolution_figures
+from eyespot.report.teachers import LicenceBox, Teacher, describe
 
 __all__ = [
+    "Exhibit",
     "Figure",
+    "Gallery",
+    "LicenceBox",
     "PictureGrid",
+    "PictureStrips",
     "Report",
+    "Strip",
+    "StripGroup",
     "Teacher",
     "Verdict",
     "describe",
     "hub_license",
     "machine_info",
+    "merge_tables",
     "model_card",
+    "overlaid_curves",
     "pca_columns",
     "pca_pictures",
+    "probe_curves",
+    "radars",
     "read_metrics",
+    "resolution_figures",
     "training_curves",
     "verdict",
     "visualize",
     "visualize_files",
+    "write_evaluation_report",
+    "write_folder_report",
     "write_report",
 ]

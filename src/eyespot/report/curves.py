@@ -10,18 +10,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from eyespot.engine.metrics import read_lines
+from eyespot.evaluate.results import Metric
+from eyespot.evaluate.tasks import TASKS
+from eyespot.report.colours import PALETTE
 from eyespot.report.figures import INK, Figure, svg_of
+from eyespot.report.plots import DASHES, legend, line_look, panel, style
 
 Series = tuple[np.ndarray, np.ndarray]
 Records = dict[str, list[dict[str, Any]]]
+Scaling = Callable[[Axes, list[np.ndarray]], None]
 
-# Mid-luminance colours that can be told apart on white and on near-black, and by colour-blind readers.
-PALETTE = ("#3a7ebf", "#d0742a", "#2e9b72", "#b1579a", "#b59a1f", "#7a6fc4", "#5f8794", "#c0504d")
-_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MOST_POINTS = 240
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -64,7 +65,7 @@ def training_curves(records: Records) -> list[Figure]:
     """
     losses = [_loss_figure(stage, lines) for stage, lines in records.items() if _series(lines, "loss")]
     across = [
-        _across_stages(records, "lr", "Learning rate", "learning rate"),
+        _across_stages(records, "lr", "Learning rate", "learning rate", _plain),
         _across_stages(records, "grad_norm", "Gradient norm", "gradient norm", _scale),
         _across_stages(records, "pictures_per_second", "Speed", "pictures per second", _from_zero),
     ]
@@ -78,8 +79,8 @@ def _loss_figure(stage: str, records: Sequence[Mapping[str, Any]]) -> Figure:
     parts = list(dict.fromkeys(term.rsplit("/", 1)[1] for term in terms))
     total = _series(records, "loss")
     assert total is not None
-    with matplotlib.rc_context(_style(stage)):
-        drawing, axes = _panel("step", "loss")
+    with matplotlib.rc_context(style(stage)):
+        drawing, axes = panel("step", "loss")
         drawn = [total[1]]
         axes.plot(*total, color=INK, linewidth=1.6, label="total", zorder=3)
         for term in terms:
@@ -87,12 +88,12 @@ def _loss_figure(stage: str, records: Sequence[Mapping[str, Any]]) -> Figure:
             if line is None:
                 continue
             group, part = term.rsplit("/", 1)
-            colour, dash = PALETTE[groups.index(group) % len(PALETTE)], _DASHES[parts.index(part) % len(_DASHES)]
+            colour, dash = PALETTE[groups.index(group) % len(PALETTE)], DASHES[parts.index(part) % len(DASHES)]
             axes.plot(*line, color=colour, linestyle=dash, label=term, linewidth=1.2)
             drawn.append(line[1])
         _scale(axes, drawn)
         if terms:
-            _legend(drawing, axes)
+            legend(drawing, axes)
         svg = svg_of(drawing)
     last = total[1][np.isfinite(total[1])]
     change = (
@@ -101,24 +102,93 @@ def _loss_figure(stage: str, records: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(stage, change, svg, alt=f"Loss of {stage} over steps. {change}")
 
 
-def _across_stages(
-    records: Records, key: str, title: str, label: str, scale: Callable[[Axes, list[np.ndarray]], None] | None = None
-) -> Figure | None:
+def overlaid_curves(runs: Mapping[str, Records]) -> list[Figure]:
+    """Draws several runs into the same panels, one per stage: the total loss, then learning rate and speed.
+
+    Args:
+        runs: label -> what `read_metrics` read. A run without a stage is missing in its panel.
+
+    Returns:
+        One SVG figure per panel, each run with its own colour and dash.
+    """
+    return [
+        *_overlaid(runs, "loss", "loss", _scale),
+        *_overlaid(runs, "lr", "learning rate", _plain),
+        *_overlaid(runs, "pictures_per_second", "pictures per second", _from_zero),
+    ]
+
+
+def probe_curves(runs: Mapping[str, Records]) -> list[Figure]:
+    """Draws what probes measured while runs were trained, a panel per metric; several runs lie over each other.
+
+    Args:
+        runs: label -> stage -> records with "step" and "TASK/METRIC", see `read_probes`.
+    """
+    keys = {
+        key for records in runs.values() for lines in records.values() for line in lines for key in line if "/" in key
+    }
+    figures: list[Figure] = []
+    for key in sorted(keys):
+        metric = _metric(key)
+        percent = metric is not None and metric.unit == "%"
+        unit = metric.unit if metric is not None else ""
+        shown = {run: _times(records, key, 100 if percent else 1) for run, records in runs.items()}
+        title, label = key.replace("/", ", "), f"{key.partition('/')[2]}, {unit}" if unit else key.partition("/")[2]
+        if len(runs) > 1:
+            figures += _overlaid(shown, key, label, _plain, f"{key.partition('/')[0]}, ")
+        else:
+            figure = _across_stages(next(iter(shown.values())), key, title, label, _plain)
+            figures += [figure] if figure is not None else []
+    return figures
+
+
+def _metric(key: str) -> Metric | None:
+    task, _, name = key.partition("/")
+    return next((metric for metric in (TASKS[task].metrics if task in TASKS else ()) if metric.name == name), None)
+
+
+def _times(records: Records, key: str, factor: float) -> Records:
+    """The records with one number times a factor, and those without it left out."""
+    return {
+        stage: [{"step": line["step"], key: factor * line[key]} for line in lines if line.get(key) is not None]
+        for stage, lines in records.items()
+    }
+
+
+def _overlaid(runs: Mapping[str, Records], key: str, label: str, scale: Scaling, prefix: str = "") -> list[Figure]:
+    """One panel per stage with a line per run."""
+    looks = {run: line_look(number) for number, run in enumerate(runs)}
+    figures = []
+    for stage in dict.fromkeys(stage for records in runs.values() for stage in records):
+        lines = {run: line for run, records in runs.items() if (line := _series(records.get(stage, ()), key))}
+        if not lines:
+            continue
+        title = f"{prefix}{stage}, {label}"
+        with matplotlib.rc_context(style(title)):
+            drawing, axes = panel("step", label)
+            for run, (steps, values) in lines.items():
+                axes.plot(steps, values, label=run, linewidth=1.4, **looks[run])
+            scale(axes, [values for _, values in lines.values()])
+            legend(drawing, axes)
+            svg = svg_of(drawing)
+        ends = ", ".join(f"{run} {values[np.isfinite(values)][-1]:#.3g}" for run, (_, values) in lines.items())
+        figures.append(Figure(title, "", svg, alt=f"{title} over steps. At the end: {ends}."))
+    return figures
+
+
+def _across_stages(records: Records, key: str, title: str, label: str, scale: Scaling) -> Figure | None:
     lines = {stage: line for stage, stage_records in records.items() if (line := _series(stage_records, key))}
     if not lines:
         return None
-    with matplotlib.rc_context(_style(title)):
-        drawing, axes = _panel("step, stages one after the other" if len(lines) > 1 else "step", label)
+    with matplotlib.rc_context(style(title)):
+        drawing, axes = panel("step, stages one after the other" if len(lines) > 1 else "step", label)
         begin = 0.0
         for index, (stage, (steps, values)) in enumerate(lines.items()):
             axes.plot(steps + begin, values, color=PALETTE[index % len(PALETTE)], label=stage, linewidth=1.4)
             begin += float(steps[-1])
-        if scale is not None:
-            scale(axes, [values for _, values in lines.values()])
-        else:
-            axes.yaxis.set_major_formatter(_PLAIN)
+        scale(axes, [values for _, values in lines.values()])
         if len(lines) > 1:
-            _legend(drawing, axes)
+            legend(drawing, axes)
         svg = svg_of(drawing)
     return Figure(title, "", svg, alt=f"{title} over the steps of {', '.join(lines)}.")
 
@@ -140,19 +210,6 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _panel(xlabel: str, ylabel: str) -> tuple[Drawing, Axes]:
-    drawing = Drawing(figsize=(4.1, 2.5), layout="constrained")
-    axes = drawing.add_subplot()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda step, _: f"{step / 1000:g}k" if step >= 10_000 else f"{step:g}")
-    )
-    return drawing, axes
-
-
 def _scale(axes: Axes, drawn: Iterable[np.ndarray]) -> None:
     values = np.concatenate(list(drawn))
     values = values[np.isfinite(values)]
@@ -163,44 +220,9 @@ def _scale(axes: Axes, drawn: Iterable[np.ndarray]) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
 
 
+def _plain(axes: Axes, drawn: Iterable[np.ndarray]) -> None:
+    axes.yaxis.set_major_formatter(_PLAIN)
+
+
 def _from_zero(axes: Axes, drawn: Iterable[np.ndarray]) -> None:
     axes.set_ylim(bottom=0)
-
-
-def _legend(drawing: Drawing, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    labels = [label if len(label) <= 44 else f"{label[:20]}…{label[-23:]}" for label in labels]
-    longest = max(map(len, labels))
-    columns = 3 if longest <= 13 else 2 if longest <= 22 else 1
-    drawing.set_figheight(2.5 + 0.19 * math.ceil(len(labels) / columns))
-    drawing.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def _style(salt: str) -> dict[str, Any]:
-    return {
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,  # names inside one drawing must not meet those of another on the same page
-        "text.parse_math": False,
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "legend.fontsize": 9,
-        "legend.frameon": False,
-        "legend.columnspacing": 1.0,
-        "legend.handlelength": 1.6,
-        "legend.handletextpad": 0.5,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": INK,
-        "grid.alpha": 0.13,
-        "grid.linewidth": 0.6,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-    }

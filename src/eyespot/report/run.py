@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -17,14 +16,17 @@ from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.licenses import hub_license, verdict
 from eyespot.engine.run import RunFolder
+from eyespot.evaluate.during_training import read_probes
+from eyespot.evaluate.extract import FeatureBank
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.card import model_card
-from eyespot.report.curves import read_metrics, training_curves
-from eyespot.report.figures import PictureGrid
+from eyespot.report.curves import probe_curves, read_metrics, training_curves
+from eyespot.report.exhibits import Gallery
+from eyespot.report.figures import AnyFigure
 from eyespot.report.html import Report, short_count
 from eyespot.report.machine import machine_info
-from eyespot.report.sheet import pca_columns
-from eyespot.report.teachers import Teacher
+from eyespot.report.seen import Seen, sizes_around
+from eyespot.report.teachers import LicenceBox, Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class RunStory:
         config: the resolved configuration.
         encoders: label -> encoder, for PCA pictures; the colours of the others follow the last one, the student.
         pictures: [B, 3, H, W] in [0, 1], for PCA pictures.
-        sizes: label -> input size for encoders that take any.
+        size: shorter side at which encoders that take any size see them; half of it and, up to 512, twice as much are
+            shown too. The pictures' own if None.
         results: what was measured, if anything.
         results_caption: on what.
         failures: reason by name of pictures that could not be read.
@@ -53,7 +56,7 @@ class RunStory:
     config: Mapping[str, Any]
     encoders: Mapping[str, Encoder]
     pictures: Tensor
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    size: int | None = None
     results: ResultTable | None = None
     results_caption: str = ""
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -79,13 +82,13 @@ def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
         encoder,
         run.student,
         license=hub_license(judged)["license"],
-        details={"teachers": list(story.teachers)},
+        details={"teachers": list(story.teachers), "machine": machine_info()},
         card=card,
     )
 
 
 def write_run_report(run: RunFolder, story: RunStory) -> Path:
-    """Writes `report.html`: headline, table, curves, PCA pictures, teachers, configuration, machine."""
+    """Writes `report.html`: headline, table, radar, PCA pictures, curves, licences, configuration, machine."""
     label, student = list(story.encoders.items())[-1]
     records = read_metrics(run.metrics)
     seconds = sum(lines[-1].get("seconds", 0.0) for lines in records.values())
@@ -101,11 +104,11 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
         },
         table=story.results,
         table_caption=story.results_caption,
-        curves=training_curves(records),
-        figures=[_pca_grid(story, label)] if len(story.pictures) else [],
-        teachers=story.teachers,
-        config_yaml=yaml.safe_dump(dict(story.config), sort_keys=False),
-        machine=machine_info(),
+        curves=[*probe_curves({label: read_probes(run.probes)}), *training_curves(records)],
+        figures=_seen(story) if len(story.pictures) else [],
+        licences=[LicenceBox("", story.teachers)] if story.teachers else [],
+        configs={run.path.name: yaml.safe_dump(dict(story.config), sort_keys=False)},
+        machines={run.path.name: machine_info()},
         notes=story.notes,
         failures=[f"{name}: {reason}" for name, reason in story.failures.items()],
     )
@@ -113,13 +116,9 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
     return run.report
 
 
-def _pca_grid(story: RunStory, student: str) -> PictureGrid:
-    with torch.inference_mode():
-        columns = pca_columns(story.encoders, story.pictures, story.sizes, align_to=student)
-    return PictureGrid(
-        title="What each encoder sees",
-        caption="Patch features of the same pictures, reduced to three principal components per encoder and shown as "
-        "colours. Colours are free up to a rotation; here they are turned towards the student's. Regions of one colour "
-        "are alike to that encoder.",
-        columns=columns,
-    )
+def _seen(story: RunStory) -> list[AnyFigure]:
+    size = story.size or min(story.pictures.shape[2:])
+    gallery = Gallery([Seen(story.pictures, size, sizes_around(size))])
+    for label, encoder in story.encoders.items():
+        gallery.add(label, FeatureBank(encoder))
+    return gallery.figures()

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 from eyespot.data.decode import decode_picture
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.files import atomic_path
+from eyespot.report.figures import as_bytes
 from eyespot.report.pca import pca_pictures
 
 
@@ -47,11 +48,8 @@ def pca_columns(
         if label not in encoders:
             raise ValueError(f"no encoder is called {label!r}; there are {', '.join(encoders)}")
     height, width = images.shape[2:]
-    patches = {
-        label: _patches(encoder, images, _input_size(encoder, (height, width), (sizes or {}).get(label)))
-        for label, encoder in encoders.items()
-    }
-    columns = {"picture": (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()}
+    patches = {label: patch_map(encoder, images, (sizes or {}).get(label)) for label, encoder in encoders.items()}
+    columns = {"picture": as_bytes(images).cpu()}
     for label, seen in patches.items():
         reference = patches[align_to] if align_to not in (None, label) else None
         columns[label] = pca_pictures(seen, (height, width), align_to=reference)
@@ -117,13 +115,32 @@ def visualize_files(
         model if isinstance(model, str) else model.name: load_encoder(model) if isinstance(model, str) else model
         for model in models
     }
-    decoded = [decode_picture(Path(picture)) for picture in pictures]
-    factor = size / min(decoded[0].size)
-    width, height = (max(1, round(side * factor)) for side in decoded[0].size)
-    fitted = [ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC) for picture in decoded]
-    images = torch.stack([transforms.to_dtype(transforms.to_image(one), torch.float32, scale=True) for one in fitted])
+    images = read_pictures(pictures, size)
     visualize(encoders, images, output, align_to=align_to)
     return Path(output)
+
+
+def read_pictures(files: Sequence[str | Path], size: int) -> Tensor:
+    """Picture files as floats [B, 3, H, W] in [0, 1], see `fitted_pictures`.
+
+    Raises:
+        PictureError: a file cannot be read as a picture.
+    """
+    return fitted_pictures([transforms.pil_to_tensor(decode_picture(Path(file))) for file in files], size)
+
+
+def fitted_pictures(pictures: Sequence[Tensor], size: int) -> Tensor:
+    """Pictures as floats [B, 3, H, W] in [0, 1], all cropped about their centre to the shape of the first.
+
+    Args:
+        pictures: at least one, each uint8 [3, H, W].
+        size: their shorter side in pixels.
+    """
+    first = (pictures[0].shape[2], pictures[0].shape[1])
+    width, height = (max(1, round(side * size / min(first))) for side in first)
+    images = (transforms.to_pil_image(picture) for picture in pictures)
+    fitted = [ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC) for image in images]
+    return torch.stack([transforms.to_dtype(transforms.to_image(one), torch.float32, scale=True) for one in fitted])
 
 
 def _sheet(columns: Mapping[str, Tensor]) -> Drawing:
@@ -142,14 +159,19 @@ def _sheet(columns: Mapping[str, Tensor]) -> Drawing:
     return drawing
 
 
-def _patches(encoder: Encoder, images: Tensor, size: tuple[int, int]) -> Tensor:
+def patch_map(encoder: Encoder, images: Tensor, size: int | tuple[int, int] | None = None) -> Tensor:
+    """Patches float32 [B, D, h, w] of pictures [B, 3, H, W] in [0, 1]; for `size` see `pca_columns`.
+
+    The encoder computes in evaluation mode, on its own device; the result is on the CPU.
+    """
+    wanted = _input_size(encoder, (images.shape[2], images.shape[3]), size)
     training = encoder.training
     encoder.eval()
     try:
         with torch.inference_mode():
             fitted = images
-            if images.shape[2:] != size:
-                fitted = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+            if images.shape[2:] != wanted:
+                fitted = F.interpolate(images, size=wanted, mode="bicubic", antialias=True).clamp(0, 1)
             return encoder(fitted.to(encoder.device)).patches.float().cpu()
     finally:
         encoder.train(training)
