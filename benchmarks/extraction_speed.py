@@ -94,7 +94,7 @@ class Masks(list):  # type: ignore[type-arg]
 
 
 def dense_memory(count: int, width: int, side: int) -> None:
-    """In a process of its own: peak memory of a linear segmentation on maps [width, side/16, side/16] of `count` pictures."""
+    """Peak memory of this process: a linear segmentation on maps [width, side/16, side/16] of `count` pictures."""
     encoder = load_encoder(
         f"timm/vit_tiny_patch16_dinov3_qkvb?depth=1&embed_dim={width}&num_heads={width // 64}", pretrained=False
     )

@@ -160,8 +160,8 @@ def evaluate(
         seed: names every random draw.
         timing: measure milliseconds per picture.
         options: settings of a task, TASK.KEY=VALUE, e.g. zero_shot.text=open_clip/ViT-B-32.openai knn.k=20.
-        output: folder for report.html, results.json, .csv and .md, features and finished measurements; the same command again
-            continues an interrupted evaluation, and adds models or tasks to it without measuring anything twice.
+        output: folder for report.html, results.json, .csv and .md, features and finished measurements; the same command
+            again continues an interrupted evaluation, and adds models or tasks without measuring anything twice.
     """
     from eyespot.evaluate import evaluate as run
     from eyespot.evaluate import read_sources, resolution_curve, shown_progress, task_options

@@ -69,7 +69,9 @@ def test_standardized_summaries_have_that_length_on_average():
     """Why the root of the width: every channel has variance one."""
     student, teacher = ToyEncoder("student"), ToyEncoder("clip", **TEACHERS["clip"]).eval()
     task = distilled(student, {"clip": teacher})
-    target = task.standardizers["clip"](teacher(torch.rand(400, 3, 32, 32, generator=torch.Generator().manual_seed(1)))).summary
+    target = task.standardizers["clip"](
+        teacher(torch.rand(400, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    ).summary
     assert target.square().sum(1).mean() == pytest.approx(7, rel=0.3)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from eyespot.encoders.base import Encoder
 from eyespot.features import Features
 
-
 MOST_AT_ONCE = 8  # ONNX Runtime keeps the memory of the largest batch it has seen: gigabytes for 64 pictures
 
 

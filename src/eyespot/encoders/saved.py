@@ -115,7 +115,17 @@ def find_model_folder(folder: str | Path) -> Path:
 
 def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
     source = encoder.model.pretrained_cfg
-    kept = ("tag", "mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size", "first_conv", "classifier")
+    kept = (
+        "tag",
+        "mean",
+        "std",
+        "interpolation",
+        "crop_pct",
+        "crop_mode",
+        "fixed_input_size",
+        "first_conv",
+        "classifier",
+    )
     pretrained_cfg: dict[str, Any] = {key: source[key] for key in kept if key in source}  # type: ignore[index, operator]
     pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": 0, "license": license}
     model_args = dict(encoder.model_args)
