@@ -17,6 +17,7 @@ from eyespot import __version__, load_encoder
 from eyespot.cli import VERBS, main
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.trainer import Trainer
+from eyespot.evaluate import TASKS
 from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3
 
 TINY = [
@@ -414,6 +415,11 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
     assert answer.code == 0, answer.err
     row = json.loads((tmp_path / "results.json").read_text())["rows"][model]
     assert {key.partition("/")[0] for key in row} == {"cost", "knn"}  # only the task that has data
+
+
+def test_help_names_every_task(eyespot: Any) -> None:
+    words = eyespot("evaluate", "--help").out.replace("│", " ").replace(",", " ").replace(".", " ").split()
+    assert set(TASKS) <= set(words)
 
 
 @pytest.mark.parametrize(
