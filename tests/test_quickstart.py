@@ -265,7 +265,7 @@ def test_the_whole_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         speaks = model in ("what", "proxy", "student", "student, direct")  # the others have no way to the words
         for column in table.columns:
             value = row[column.key]
-            known = column.task != "zero_shot" or speaks
+            known = (column.task != "zero_shot" or speaks) and column.metric.name != "PCK@0.1/category"
             assert (value is not None and math.isfinite(value)) if known else value is None, (model, column.key)
     sizes = {model: row["cost/params"] for model, row in table.rows.items()}
     assert sizes["student"] == sizes["student, direct"] == sizes["student, untrained"]

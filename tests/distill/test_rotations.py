@@ -41,6 +41,7 @@ def test_any_spectrum_is_balanced_at_any_width(width):
     check(torch.ones(width, dtype=torch.float64))
     check(torch.zeros(width, dtype=torch.float64))
     check(torch.linspace(0, 1, width, dtype=torch.float64) // 0.5)
+    check(1e-293 * torch.eye(width, dtype=torch.float64)[0])  # squares of it vanish
 
 
 @settings(max_examples=80, deadline=None)

@@ -57,8 +57,10 @@ def _paley(order: int) -> Tensor:
 
 def _plane_rotations(eigenvalues: Tensor) -> Tensor:
     """Sets one diagonal entry after the other to the mean by rotating it against one on the other side of the mean."""
-    width, mean = len(eigenvalues), eigenvalues.double().mean()
-    matrix = torch.diag(eigenvalues.double())
+    values = eigenvalues.double()
+    values = values / values.max().clamp_min(torch.finfo(torch.float64).tiny)  # products of tiny ones would vanish
+    width, mean = len(values), values.mean()
+    matrix = torch.diag(values)
     rotation = torch.eye(width, dtype=torch.float64)
     open_entries = list(range(width))
     for _ in range(width - 1):

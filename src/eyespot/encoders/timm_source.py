@@ -278,7 +278,8 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if not file.is_file():
         raise FileNotFoundError(f"no timm model in {folder}: there is no config.json")
     config = json.loads(file.read_text())
-    return config["architecture"], config.get("model_args") or {}
+    args: dict[str, Any] = config.get("model_args") or {}
+    return config["architecture"], {key: value for key, value in args.items() if key != "num_classes"}
 
 
 def _better_defaults(architecture: str) -> dict[str, Any]:
