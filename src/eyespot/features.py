@@ -27,7 +27,8 @@ class Features:
                 "Features need a summary [B, C] and patches [B, D, h, w]; "
                 f"got {tuple(self.summary.shape)} and {tuple(self.patches.shape)}"
             )
-        if len(self.summary) != len(self.patches):
+        # not len(): it would fix the batch size of an exported graph
+        if self.summary.shape[0] != self.patches.shape[0]:
             raise ValueError(f"summary holds {len(self.summary)} pictures, patches {len(self.patches)}")
 
     def __len__(self) -> int:

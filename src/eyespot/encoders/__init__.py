@@ -16,6 +16,7 @@ from eyespot.encoders.open_clip_source import create_open_clip_encoder
 from eyespot.encoders.python_source import create_python_encoder
 from eyespot.encoders.saved import load_saved_encoder, save_encoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+from eyespot.encoders.torch_source import TorchFileEncoder
 from eyespot.encoders.torchhub_source import create_torchhub_encoder
 from eyespot.specs import read_options, write_options
 
@@ -51,6 +52,7 @@ _SOURCES = (
     Source("torchhub/REPO:ENTRY", "a torch.hub entry point, of GitHub or a local clone", create_torchhub_encoder),
     Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", create_eupe_encoder),
     Source("onnx/FILE", "an ONNX file with outputs `summary` and `patches`", OnnxEncoder, takes_weights=False),
+    Source("torch/FILE", "a .pt2 file that `eyespot export` wrote", TorchFileEncoder, takes_weights=False),
     Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", load_saved_encoder),
     Source("python/MODULE:FACTORY", "your own code, a module or a file.py", create_python_encoder, takes_weights=False),
 )
