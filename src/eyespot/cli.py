@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import eyespot
+from eyespot.cli_deploy import export
 
 DEFAULT_PRESET = "laptop"
 
@@ -262,6 +263,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "report": report,
     "visualize": visualize,
+    "export": export,
     "push": push,
     "toybox": toybox,
 }

@@ -79,16 +79,12 @@ class NumericCheck:
 
     def print(self, console: Console | None = None) -> None:
         """Prints a table for people."""
-        table = Table("output", "input", box=SIMPLE_HEAD)
-        for heading in ("cosine", "max difference", "of at most", "answer", ""):
-            table.add_column(heading, justify="right", no_wrap=True)
+        table = Table(box=SIMPLE_HEAD)
+        for heading in ("output", "input", "cosine", "max difference", "answer", ""):
+            table.add_column(heading, justify="left" if heading in ("output", "input") else "right", no_wrap=True)
         for entry in self.agreements:
-            numbers = (
-                f"{entry.cosine:.7f}",
-                f"{entry.max_difference:.2g}",
-                f"{entry.scale:.3g}",
-                f"{entry.answer:.3f}",
-            )
+            difference = f"{entry.max_difference:.1e} of {entry.scale:.2g}"
+            numbers = (f"{entry.cosine:.6f}", difference, f"{entry.answer:.3f}")
             verdict = "ok" if entry.passed(self.least_cosine) else "[bold red]failed[/]"
             table.add_row(entry.output, "x".join(map(str, entry.shape)), *numbers, verdict)
         (console or Console()).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import sys
@@ -145,6 +146,7 @@ def export(
         _ = kind.write_int8  # refused before anything is computed
     module = exportable(encoder, layers, space, **(zero_shot or {}))
     graph = trace(module, batch=count, size=size)
+    _refuse_unknown(graph, (int8 and int8.keep_float) or ())
     batches = [
         calibration_batches(pictures, shape[0] * 2, shape[0], shape[1], seed)[0] for shape in _shapes(encoder, graph)
     ]
@@ -249,6 +251,15 @@ def _shapes(encoder: Encoder, graph: Graph) -> list[tuple[int, tuple[int, int]]]
     wanted = ((height, width), (height, width - 2 * stride), (height + 3 * stride, width + stride))
     sizes = [graph.size] if graph.size else [size for size in wanted if size != traced and min(size) > 0]
     return [(count, size) for size in sizes for count in ([graph.batch] if graph.batch else [1, 3])]
+
+
+def _refuse_unknown(graph: Graph, keep_float: Collection[str]) -> None:
+    known = sorted(set(graph.layers.values()))
+    for name in keep_float:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"no layer {name!r} to keep in float; {hint}")
 
 
 def _require(check: NumericCheck) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from eyespot.distill.chain import AdapterChain, find_route
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.text import TextEmbeddings
-from eyespot.evaluate.zero_shot import text_space
+from eyespot.encoders.text import TextEmbeddings, class_embeddings, load_text_embeddings, load_text_tower
+from eyespot.evaluate.zero_shot import EMBEDDING_SUFFIXES
+from eyespot.evaluate.zero_shot import text_space as way_to_text
 
 
 class Exportable(nn.Module):
@@ -70,12 +71,40 @@ class Exportable(nn.Module):
         return tuple(outputs)
 
 
+def class_text(
+    source: str, classes: Sequence[str] | None = None, names: str | None = None, templates: Sequence[str] = ("plain",)
+) -> TextEmbeddings:
+    """Embeddings of class names for a zero-shot head.
+
+    Args:
+        source: a text tower (`open_clip/NAME`, `hf/REPO`, `python/...`) or a file of embeddings (.npy, .safetensors).
+        classes: names, as they are to be read; all of a file's if None.
+        names: the file of names that belongs to a .npy file.
+        templates: sentences for a text tower, see `encoders.text.read_templates`.
+
+    Raises:
+        ValueError: a text tower without classes, or classes that the file does not know.
+    """
+    if not source.partition("?")[0].endswith(EMBEDDING_SUFFIXES):
+        if not classes:
+            raise ValueError(f"{source} reads any words; name the classes")
+        return class_embeddings(load_text_tower(source), classes, templates)
+    text = load_text_embeddings(source, names)
+    if not classes:
+        return text
+    known, matched = text.match(classes)
+    if len(known) < len(classes):
+        unknown = [name for place, name in enumerate(classes) if place not in known]
+        raise ValueError(f"{source} does not know {', '.join(unknown)}")
+    return matched
+
+
 class ZeroShotHead(nn.Module):
     """Summaries [B, C] -> scores of classes [B, K], as in `evaluate.zero_shot.zero_shot_scores`."""
 
     def __init__(self, encoder: Encoder, text: TextEmbeddings, space: str | None) -> None:
         super().__init__()
-        way = text_space(encoder, text.embeddings.shape[1], space)
+        way = way_to_text(encoder, text.embeddings.shape[1], space)
         if way is None:
             raise ValueError(f"{encoder.name}: nothing leads from its summaries into the space of the text")
         self.way = way

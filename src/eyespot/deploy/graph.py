@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,8 @@ def trace(module: Exportable, *, batch: int | None = 1, size: tuple[int, int] | 
         raise ValueError(f"{encoder.name} {problem}")
     images, dynamic = _example(batch, size, encoder.stride), _dynamic_shapes(batch, size)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attributes")  # caches of constants; torch puts them back
             program = torch.export.export(module, (images,), dynamic_shapes=dynamic, strict=False)
             program = torch.export.export(simplify(program), (images,), dynamic_shapes=dynamic and (dynamic["images"],))
     except Exception as error:  # torch.export fails in many ways, most of them RuntimeErrors of many lines

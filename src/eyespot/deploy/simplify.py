@@ -37,9 +37,9 @@ def simplify(program: ExportedProgram) -> fx.GraphModule:
     """
     graph: fx.GraphModule = program.run_decompositions({}).module()  # no operator taken apart, but none in place either
     drop_no_ops(graph)
+    graph = merge_repeated(graph)
     fold_constants(graph)
     fold_batch_norms(graph)
-    merge_repeated(graph)
     return graph
 
 
@@ -121,20 +121,19 @@ def _fold_into(graph: fx.GraphModule, conv: Node, norm: Node) -> None:
     offset = -mean if bias is None else bias - mean
     offset = offset * scale if shift is None else offset * scale + shift
     name = str(weight_node.target)
-    if len(weight_node.users) > 1:
-        name = f"{name}_of_{conv.name}"
+    if len(weight_node.users) > 1:  # a weight that serves in several places gets a copy for each
+        name = f"{name.removesuffix('.weight')}.weight_of_{conv.name}"
     with graph.graph.inserting_before(conv):
         new_weight = _constant(graph, name, weight * scale.view(-1, 1, 1, 1))
-        new_bias = _constant(graph, f"{name.removesuffix('.weight')}.folded_bias", offset)
+        new_bias = _constant(graph, f"{name}_bias", offset)
     conv.args = (conv.args[0], new_weight, new_bias, *conv.args[3:])
     for output in norm.users:  # one of three, of which inference uses the first
         output.replace_all_uses_with(conv)
 
 
-def merge_repeated(graph: fx.GraphModule) -> None:
+def merge_repeated(graph: fx.GraphModule) -> fx.GraphModule:
     """Computes once what the graph says twice, e.g. the blocks before an inner layer that is an output of its own."""
-    CSEPass()(graph)
-    _tidy(graph)
+    return CSEPass()(graph).graph_module
 
 
 def _is_pure(node: Node) -> bool:

@@ -13,7 +13,7 @@ import torch
 from eyespot.deploy.graph import Graph
 
 OPSET = 20
-"""The oldest with GELU as one operator. Attention (23) is newer than many runtimes, so it is left as matrix products."""
+"""The oldest with GELU as one operator. Attention (23) is newer than many runtimes: it is left as matrix products."""
 
 
 LAYER_OPERATORS = ("Conv", "Gemm", "MatMul")
