@@ -10,9 +10,12 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.eupe import create_eupe_encoder, write_eupe_checkpoint
+from eyespot.encoders.executorch_source import ExecutorchEncoder
 from eyespot.encoders.hf_source import create_hf_encoder
+from eyespot.encoders.litert_source import LitertEncoder
 from eyespot.encoders.onnx_source import OnnxEncoder
 from eyespot.encoders.open_clip_source import create_open_clip_encoder
+from eyespot.encoders.openvino_source import OpenvinoEncoder
 from eyespot.encoders.python_source import create_python_encoder
 from eyespot.encoders.saved import load_saved_encoder, save_encoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
@@ -52,7 +55,12 @@ _SOURCES = (
     Source("torchhub/REPO:ENTRY", "a torch.hub entry point, of GitHub or a local clone", create_torchhub_encoder),
     Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", create_eupe_encoder),
     Source("onnx/FILE", "an ONNX file with outputs `summary` and `patches`", OnnxEncoder, takes_weights=False),
-    Source("torch/FILE", "a .pt2 file that `eyespot export` wrote", TorchFileEncoder, takes_weights=False),
+    Source(
+        "openvino/FILE.xml", "an OpenVINO file, like the next three written by `eyespot export`", OpenvinoEncoder, False
+    ),
+    Source("executorch/FILE", "an ExecuTorch .pte file", ExecutorchEncoder, takes_weights=False),
+    Source("litert/FILE", "a LiteRT .tflite file", LitertEncoder, takes_weights=False),
+    Source("torch/FILE", "a .pt2 file of torch.export", TorchFileEncoder, takes_weights=False),
     Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", load_saved_encoder),
     Source("python/MODULE:FACTORY", "your own code, a module or a file.py", create_python_encoder, takes_weights=False),
 )

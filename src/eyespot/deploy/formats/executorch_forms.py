@@ -1,0 +1,147 @@
+"""What XNNPACK can take: operators of the graph, said in those that it has kernels for.
+
+ExecuTorch hands to XNNPACK what XNNPACK knows and computes the rest with its own portable kernels, one element after
+another and on one thread; each such operator also cuts the graph in two. Every function here stands for an ATen operator
+that XNNPACK refuses, or refuses in the form that torch.export gives it. All are exact up to the order of additions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.export import ExportedProgram
+
+aten = torch.ops.aten
+
+
+def layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = False,
+) -> Tensor:
+    """Layer norm from means and products: XNNPACK has none, and 25 of them cut a ViT-T into 26 pieces."""
+    if len(shape) != 1:
+        return F.layer_norm(x, shape, weight, bias, eps)
+    centred = x - _mean(x)
+    normed = centred * torch.rsqrt(_mean(centred * centred) + torch.full((1,), eps))
+    normed = normed if weight is None else normed * weight
+    return normed if bias is None else normed + bias
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean over the last dimension as a matrix product: XNNPACK averages over height and width only."""
+    return F.linear(x, torch.full((1, x.shape[-1]), 1 / x.shape[-1]))
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attention as two batched products of three dimensions.
+
+    torch's own form expands keys and values, scales by a number (XNNPACK multiplies tensors only) and looks for rows
+    that are masked altogether, a dozen portable operators per block.
+    """
+    plain_mask = attn_mask is None or attn_mask.is_floating_point()
+    if is_causal or enable_gqa or not plain_mask:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    scaled = query * torch.full((1,), scale or 1 / math.sqrt(query.shape[-1]))
+    products = matmul(scaled, key.transpose(-1, -2))
+    weights = torch.softmax(products if attn_mask is None else products + attn_mask, -1)
+    return matmul(weights, value)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """A product of stacks of matrices without the copies that torch's own form expands the operands into."""
+    if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
+        return a @ b
+    product = torch.bmm(a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]))
+    return product.reshape(*a.shape[:-1], b.shape[-1])
+
+
+def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Slices: XNNPACK has no operator with several outputs."""
+    return tuple(select(x, dim, index) for index in range(x.shape[dim]))
+
+
+def select(x: Tensor, dim: int, index: int) -> Tensor:
+    """A slice and a reshape: XNNPACK has no selection."""
+    dim, index = dim % x.ndim, index % x.shape[dim]
+    return aten.slice.Tensor(x, dim, index, index + 1).reshape(*x.shape[:dim], *x.shape[dim + 1 :])
+
+
+def split(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Slices, see `unbind`."""
+    length = x.shape[dim]
+    return tuple(aten.slice.Tensor(x, dim, start, min(start + size, length)) for start in range(0, length, size))
+
+
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Slices, see `unbind`."""
+    return split(x, -(-x.shape[dim] // chunks), dim)
+
+
+def split_with_sizes(x: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Slices, see `unbind`."""
+    ends = [sum(split_sizes[: index + 1]) for index in range(len(split_sizes))]
+    return tuple(aten.slice.Tensor(x, dim, end - size, end) for end, size in zip(ends, split_sizes, strict=True))
+
+
+def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
+    """The mean of the whole map, if that is what is wanted: torch's own form of it rearranges memory afterwards."""
+    return x.mean((2, 3), keepdim=True) if tuple(output_size) == (1, 1) else F.adaptive_avg_pool2d(x, output_size)
+
+
+def upsample_nearest2d(
+    x: Tensor, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None
+) -> Tensor:
+    """Nearest-neighbour resizing as two products with matrices of zeros and ones, for which XNNPACK has kernels."""
+    rows, columns = (torch.arange(float(side)) for side in x.shape[2:])
+    sources = aten.upsample_nearest2d.vec(torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None], output_size, scale_factors)[0]
+    chosen_rows = (sources[0, :, :1] == rows).float()
+    chosen_columns = (sources[1, 0, :, None] == columns).float()
+    wide = F.linear(x, chosen_columns)
+    return F.linear(wide.transpose(2, 3), chosen_rows).transpose(2, 3)
+
+
+FORMS: dict[Any, Callable[..., Any]] = {
+    aten.layer_norm.default: layer_norm,
+    aten.scaled_dot_product_attention.default: scaled_dot_product_attention,
+    aten.matmul.default: matmul,
+    aten.unbind.int: unbind,
+    aten.select.int: select,
+    aten.chunk.default: chunk,
+    aten.split.Tensor: split,
+    aten.split_with_sizes.default: split_with_sizes,
+    aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    aten.upsample_nearest2d.vec: upsample_nearest2d,
+}
+
+
+def in_forms(program: ExportedProgram, example: Tensor) -> ExportedProgram:
+    """The program with all operators of `FORMS` said in their other form."""
+    from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+
+    module = program.module()
+    for node in module.graph.nodes:
+        node.target = FORMS.get(node.target, node.target)
+    module.recompile()
+    with torch.no_grad():
+        return constant_prop_pass(torch.export.export(module, (example,), strict=False))
