@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import eyespot
-from eyespot.cli_deploy import export
+from eyespot.cli_deploy import benchmark, export
 
 DEFAULT_PRESET = "laptop"
 
@@ -264,6 +264,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": report,
     "visualize": visualize,
     "export": export,
+    "benchmark": benchmark,
     "push": push,
     "toybox": toybox,
 }

@@ -95,6 +95,41 @@ def export(
     print(f"written: {done.file}" + (f"   load it: eyespot.load_encoder(\"{done.spec}\")" if done.spec else ""))
 
 
+def benchmark(
+    models: Annotated[list[str], tyro.conf.Positional],
+    runtimes: list[str] | None = None,
+    image_size: tuple[str, ...] = (),
+    threads: int | None = None,
+    batch: tuple[int, ...] = (1,),
+    rounds: int = 10,
+    runs: int = 5,
+    output: Path = Path("runs/benchmark"),
+) -> None:
+    """Find the fastest runtime on this machine: latency, memory, load time and more, side by side.
+
+    Ratios are taken between runs that follow one another, so that they hold on a busy machine too.
+
+    Args:
+        models: specs, e.g. run/runs/mine; files of other runtimes (onnx/FILE) are timed as they are.
+        runtimes: eager, eager-bf16, compile, torch, onnx, onnx-int8, openvino, openvino-bf16, openvino-int8,
+            executorch, executorch-int8, litert; all if left out. What is not installed is skipped.
+        image_size: one or several, 224 for a square or 256x192 (height x width); each model's default if left out.
+        threads: how many each runtime computes with; as many as there are cores if left out.
+        batch: pictures per run, one or several.
+        rounds: in each of them every runtime has its turn, so that what slows the machine slows all of them.
+        runs: most timed runs in a turn.
+        output: folder for results.json, results.md, latency.png and the exported files, which are kept.
+    """
+    from eyespot.deploy.benchmark import benchmark as run
+    def say(what: str, done: int, total: int) -> None:
+        print(f"[{done + 1}/{total}] {what}", flush=True)  # nothing that moves: it would take from what is timed
+
+    settings: dict[str, Any] = {"rounds": rounds, "runs": runs, "progress": say}
+    table = run(models, runtimes, image_size, threads, batch, output, **settings)
+    table.print()
+    print(f"written: {output}/results.json, results.md and latency.png")
+
+
 def _size(words: tuple[str, ...]) -> Any:
     """What `export` takes as image_size."""
     if words in ((), ("dynamic",)):

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from eyespot.deploy.check import numeric_check
 from eyespot.deploy.formats import litert
-from eyespot.deploy.graph import exportable, trace
+from eyespot.deploy.graph import Graph, exportable, trace
 from eyespot.encoders import load_encoder
 from eyespot.encoders.licenses import Terms
 from eyespot.encoders.litert_source import FACTS_MEMBER, LitertEncoder, open_session
+
+NO_CONVERTER = "litert-torch is not installed: it wants an environment of its own, see docs/deploy/litert.md"
 
 
 def build(file, *, shape=(1, 3, 8, 16), names=("summary", "patches"), signature=True):
@@ -150,7 +154,7 @@ def test_the_snippets_of_the_guide_run_as_they_stand(tmp_path, monkeypatch, caps
 
 
 def converted(folder, spec, batch=1, size=(32, 32), **options):
-    pytest.importorskip("litert_torch", reason="litert-torch is not installed (it needs an environment of its own)")
+    pytest.importorskip("litert_torch", reason=NO_CONVERTER)
     torch.manual_seed(0)
     module = exportable(load_encoder(spec, **options))
     graph = trace(module, batch=batch, size=size)
@@ -159,7 +163,7 @@ def converted(folder, spec, batch=1, size=(32, 32), **options):
 
 
 def test_what_cannot_be_converted_is_told_with_versions(tmp_path, monkeypatch):
-    litert_torch = pytest.importorskip("litert_torch", reason="litert-torch is not installed")
+    litert_torch = pytest.importorskip("litert_torch", reason=NO_CONVERTER)
 
     def refuse(*args, **kwargs):
         raise RuntimeError("no lowering for sorcery")
@@ -177,6 +181,28 @@ def test_a_converted_model_says_what_the_model_says(tmp_path):
     assert (encoder.session.batch, encoder.native_size, encoder.stride) == (2, (48, 32), graph.stride)
     images = torch.rand(3, 3, 48, 32)
     assert encoder(images).summary.shape == (3, encoder.summary_dim)
+
+
+class Enlarging(nn.Module):
+    """3 rows become 7, which converters get wrong by themselves."""
+
+    def forward(self, images):
+        patches = F.interpolate(F.avg_pool2d(images, 8), (7, 6))
+        return patches.mean((2, 3)), patches
+
+
+def enlarging():
+    images = torch.rand(1, 3, 24, 24)
+    program = torch.export.export(Enlarging(), (images,))
+    return Graph(program, ("summary", "patches"), 1, (24, 24), 8, {"name": "enlarging"}), images
+
+
+def test_enlargements_by_fractions_pick_the_right_pixels(tmp_path):
+    pytest.importorskip("litert_torch", reason=NO_CONVERTER)
+    graph, images = enlarging()
+    litert.write(graph, tmp_path / "model.tflite")
+    (found,) = open_session(tmp_path / "model.tflite").run(images, ["patches"])
+    torch.testing.assert_close(found, Enlarging()(images)[1])
 
 
 FAMILIES = (

@@ -133,7 +133,9 @@ def _fold_into(graph: fx.GraphModule, conv: Node, norm: Node) -> None:
 
 def merge_repeated(graph: fx.GraphModule) -> fx.GraphModule:
     """Computes once what the graph says twice, e.g. the blocks before an inner layer that is an output of its own."""
-    return CSEPass()(graph).graph_module
+    result = CSEPass()(graph)
+    assert result is not None
+    return result.graph_module
 
 
 def _is_pure(node: Node) -> bool:

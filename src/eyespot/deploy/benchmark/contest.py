@@ -32,9 +32,9 @@ class Plan:
     folder: Path
     powercap: Path
 
-    def start(self, name: str) -> WorkerProcess:
+    def start(self, name: str, threads: int | None = None) -> WorkerProcess:
         """A worker; what it prints goes to a file of this name."""
-        return WorkerProcess(self.folder / "logs" / f"{name}.log", self.threads, self.powercap)
+        return WorkerProcess(self.folder / "logs" / f"{name}.log", threads or self.threads, self.powercap)
 
 
 @dataclass

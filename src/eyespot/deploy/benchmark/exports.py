@@ -21,7 +21,7 @@ CALIBRATION_PICTURES = 16
 """Of the toybox: enough for ranges that compute at the usual speed, which does not depend on them."""
 
 
-def export_folder(root: Path, weights: str, runtime: Runtime, group: Group) -> Path | None:
+def export_folder(root: Path, weights: str, runtime: Runtime, group: Group, threads: int) -> Path | None:
     """Where the export of a model for a runtime is kept; None for a runtime that needs none.
 
     The name tells weights, format, size, batch, versions of the libraries and the code that exports, so that what is
@@ -29,7 +29,7 @@ def export_folder(root: Path, weights: str, runtime: Runtime, group: Group) -> P
     """
     if runtime.format is None and runtime.name != COMPILE:
         return None
-    kind = f"{runtime.format or runtime.name}{'-int8' if runtime.int8 else ''}"
+    kind = f"{runtime.format}{'-int8' if runtime.int8 else ''}" if runtime.format else f"{COMPILE}-{threads}threads"
     versions = {"eyespot": eyespot.__version__, "torch": str(torch.__version__), **library_versions()}
     key = json.dumps([group.model, weights, kind, group.size, group.batch, versions, _code(runtime.format)])
     name = re.sub(r"[^\w.]+", "-", group.model.partition("?")[0]).strip("-")[-60:]

@@ -126,7 +126,8 @@ def _files(
     if subject.file_format:
         yield from ((runtime, None) for runtime in runtimes)
         return
-    folders = {entry.name: export_folder(plan.folder / "exports", subject.weights, entry, group) for entry in runtimes}
+    root = plan.folder / "exports"
+    folders = {entry.name: export_folder(root, subject.weights, entry, group, plan.threads) for entry in runtimes}
     jobs: dict[Path, Future[Path | WorkerError]] = {}
     with ThreadPoolExecutor(EXPORTS_AT_ONCE) as pool:
         for runtime in runtimes:
@@ -141,8 +142,9 @@ def _files(
 
 
 def _export(group: Group, runtime: Runtime, folder: Path, plan: Plan) -> Path | WorkerError:
+    threads = 1 if runtime.format else plan.threads  # compiled code depends on it
     try:
-        with plan.start(folder.name) as worker:
+        with plan.start(folder.name, threads) as worker:
             file: Path = worker.ask("prepare", group=group, runtime=runtime, folder=folder)
             return file
     except WorkerError as error:

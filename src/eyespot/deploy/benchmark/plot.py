@@ -45,7 +45,7 @@ def write_plot(table: BenchmarkTable, path: str | Path) -> None:
 
 
 def _places(groups: list[Group]) -> dict[Group, tuple[int, int]]:
-    """(line, column) of each panel: a line per model, a column per size and batch; one after another if either is one."""
+    """(line, column) of each panel: a line per model, a column per size and batch, where both vary."""
     models = list(dict.fromkeys(group.model for group in groups))
     shapes = sorted({(group.batch, group.size) for group in groups})
     if len(models) == 1 or len(shapes) == 1:

@@ -7,27 +7,27 @@ import importlib.metadata
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from eyespot.deploy.formats.nearest import REWRITES
 from eyespot.deploy.graph import Graph
 
 
 def write(graph: Graph, file: Path, precision: Literal["float32", "float16"] = "float32") -> None:
     """Writes an .mlpackage: an ML Program with input `images` and the graph's outputs by name, all float32.
 
-    It runs from iOS 16 and macOS 13 on. The facts are its user-defined metadata.
+    It runs from iOS 16 and macOS 13 on. The facts are its user-defined metadata. In names of outputs, characters other
+    than letters, digits and underscores become underscores.
 
     Args:
         graph: the graph.
         file: the package, a folder; its name must end in .mlpackage.
-        precision: what it computes in. Only float16 runs on Apple's Neural Engine; only float32 gives features that
-            equal those of the model to four nines.
+        precision: what it computes in. Only float16 runs on Apple's Neural Engine; that features equal those of the
+            model is looked at in float32 only.
 
     Raises:
         ImportError: coremltools is missing.
@@ -37,7 +37,7 @@ def write(graph: Graph, file: Path, precision: Literal["float32", "float16"] = "
         coremltools = _library()
         try:
             model = coremltools.convert(
-                graph.program.run_decompositions(_REWRITES),  # also because coremltools wants what comes out of this
+                graph.program.run_decompositions(REWRITES),  # coremltools takes programs only after this step
                 outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in graph.names],
                 convert_to="mlprogram",
                 compute_precision=getattr(coremltools.precision, precision.upper()),
@@ -52,24 +52,6 @@ def write(graph: Graph, file: Path, precision: Literal["float32", "float16"] = "
     model.user_defined_metadata.update(graph.facts)
     model.save(str(file))
     (file / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # for debuggers, not for devices
-
-
-def _enlarge(images: Tensor, output_size: Sequence[int] | None, factors: Sequence[float] | None) -> Tensor:
-    """Nearest-neighbour enlargement, by picking rows and columns where the factor is not whole, e.g. from 3 to 7.
-
-    Core ML's own operator multiplies by a float32 and rounds *down*: whether 3 * 2.3333333 is 7 or 6 is left to each
-    device. Whole factors stay with it.
-    """
-    old = images.shape[2:]
-    new = output_size or [int(side * factor) for side, factor in zip(old, factors or (), strict=True)]
-    if all(after % before == 0 for before, after in zip(old, new, strict=True)):
-        return NotImplemented
-    for axis, (before, after) in enumerate(zip(old, new, strict=True), start=2):
-        images = images.index_select(axis, (torch.arange(after) * before // after).int())
-    return images
-
-
-_REWRITES = {torch.ops.aten.upsample_nearest2d.vec: _enlarge}
 
 
 def _library() -> Any:

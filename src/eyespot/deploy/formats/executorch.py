@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from eyespot.deploy.formats.executorch_forms import in_forms
+from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
 from eyespot.deploy.graph import Graph
 from eyespot.encoders.executorch_source import METADATA_METHOD
 
@@ -44,35 +45,49 @@ def write_int8(
     keep_float: Collection[str] = (),
     weights_only: bool = False,
 ) -> None:
-    """Writes a .pte file whose linear layers and convolutions multiply 8-bit integers.
+    """Writes a .pte file whose layers multiply 8-bit integers.
 
-    Weights are rounded per output channel. Inputs of linear layers are rounded row by row with the range that each
-    row has at run time, which costs next to nothing and needs no calibration; their outputs stay float. Inputs
-    and outputs of convolutions are rounded with the ranges found in `calibration`, as are sums of such outputs.
+    Weights are rounded per output channel. What linear layers read is rounded row by row with the range that each row
+    has at run time, which costs little, needs no calibration and suits the outliers of transformers; what they give is
+    float. What convolutions read and give, and the sums of what they give, are rounded with the ranges found in
+    `calibration`. The convolutions of networks with layer norms or attention (patch embeddings, ConvNeXt's depthwise
+    ones) stay in float, as do the layers that read the picture (ours: they are cheap, and cost the most accuracy).
 
     Args:
         graph: the encoder.
         file: what to write.
-        calibration: batches of pictures that fit the graph.
-        keep_float: layers that are not rounded, by name.
+        calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
+        keep_float: further layers that are not rounded, by name, e.g. "encoder.model.blocks.0.attn.qkv".
         weights_only: refused: XNNPACK's kernels for 8-bit weights and float activations are out of ExecuTorch's reach.
 
     Raises:
         ImportError: ExecuTorch or torchao is missing.
-        ValueError: batch or size of the graph are open, no calibration pictures, or `weights_only`.
+        ValueError: batch or size of the graph are open, no calibration pictures, a layer that is not there, or
+            `weights_only`.
     """
     if weights_only:
         raise ValueError(
-            "executorch has no int8 for weights only: what ExecuTorch does not hand to XNNPACK as a whole it computes "
-            "many times slower than in float32; leave weights_only away (linear layers then round their inputs row "
-            "by row at run time)"
+            "executorch has no int8 for weights only: ExecuTorch does not hand such layers to XNNPACK, and computes "
+            "them itself, slower than float32; without weights_only, linear layers round what they read row by row"
         )
     if not calibration:
         raise ValueError("int8 for executorch needs calibration pictures")
+    check_layers(keep_float, graph.layers.values())
     _refuse_open(graph)
     with _quiet():
         program = in_forms(graph.program, graph.example())
-        _lower(_quantised(program, graph.example(), calibration, frozenset(keep_float)), graph, file)
+        rounded = _layers_to_round(graph) - set(keep_float)
+        _lower(_quantised(program, graph.example(), calibration, rounded), graph, file)
+
+
+def _layers_to_round(graph: Graph) -> set[str]:
+    types = (_LINEAR,) if is_transformer(graph) else (_LINEAR, _CONV)
+    layers = {
+        graph.layers[node.name]
+        for node in graph.program.graph.nodes
+        if node.target in types and node.name in graph.layers
+    }
+    return layers - first_layers(graph)
 
 
 def _refuse_open(graph: Graph) -> None:
@@ -99,7 +114,7 @@ def _lower(program: ExportedProgram, graph: Graph, file: Path) -> None:
 
 @torch.no_grad()
 def _quantised(
-    program: ExportedProgram, example: Tensor, calibration: Sequence[Tensor], keep_float: frozenset[str]
+    program: ExportedProgram, example: Tensor, calibration: Sequence[Tensor], rounded: Collection[str]
 ) -> ExportedProgram:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -107,7 +122,7 @@ def _quantised(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    quantizer = XNNPACKQuantizer().set_filter_function(lambda node: _is_rounded(node, keep_float))
+    quantizer = XNNPACKQuantizer().set_filter_function(lambda node: _is_rounded(node, rounded))
     by_row = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     by_calibration = get_symmetric_quantization_config(is_per_channel=True)
     for operator, config in ((_LINEAR, by_row), (_CONV, by_calibration), (_ADD, by_calibration)):
@@ -115,27 +130,32 @@ def _quantised(
     observed = prepare_pt2e(program.module(check_guards=False), quantizer)
     for images in calibration:
         observed(images)
-    return torch.export.export(convert_pt2e(observed), (example,), strict=False)
+    converted = convert_pt2e(observed)
+    _drop_unused(converted)
+    return torch.export.export(converted, (example,), strict=False)
 
 
-def _is_rounded(node: fx.Node, keep_float: frozenset[str]) -> bool:
-    """Whether an operator computes in int8: layers with weights, and sums of what comes out of such convolutions.
-
-    Not the sums along which a transformer carries its tokens from block to block: there a few channels are so large
-    that 8 bits leave nothing for the others.
-    """
+def _is_rounded(node: fx.Node, rounded: Collection[str]) -> bool:
+    """Whether an operator computes in int8: some layers, and sums of what comes out of such convolutions."""
     if node.target in (_LINEAR, _CONV):
-        name = str(node.args[1].target)  # type: ignore[union-attr]
-        return name.endswith(".weight") and name.removesuffix(".weight") not in keep_float
+        return str(node.args[1].target).removesuffix(".weight") in rounded  # type: ignore[union-attr]
     if node.target is _ADD:
-        return all(_is_rounded_map(source, keep_float) for source in node.args)
+        return all(_gives_int8(source, rounded) for source in node.args)
     return True
 
 
-def _is_rounded_map(node: Any, keep_float: frozenset[str]) -> bool:
+def _gives_int8(node: Any, rounded: Collection[str]) -> bool:
     if isinstance(node, fx.Node) and node.target is _RELU:
         node = node.args[0]
-    return isinstance(node, fx.Node) and node.target in (_CONV, _ADD) and _is_rounded(node, keep_float)
+    return isinstance(node, fx.Node) and node.target in (_CONV, _ADD) and _is_rounded(node, rounded)
+
+
+def _drop_unused(module: fx.GraphModule) -> None:
+    """Forgets the float weights that int8 ones stand for now: ExecuTorch writes every buffer, used or not."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name in {name for name, _ in module.named_buffers()} - used:
+        owner, _, last = name.rpartition(".")
+        delattr(module.get_submodule(owner), last)
 
 
 @contextmanager

@@ -114,11 +114,28 @@ def upsample_nearest2d(
 ) -> Tensor:
     """Nearest-neighbour resizing as two products with matrices of zeros and ones, for which XNNPACK has kernels."""
     rows, columns = (torch.arange(float(side)) for side in x.shape[2:])
-    sources = aten.upsample_nearest2d.vec(torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None], output_size, scale_factors)[0]
-    chosen_rows = (sources[0, :, :1] == rows).float()
-    chosen_columns = (sources[1, 0, :, None] == columns).float()
-    wide = F.linear(x, chosen_columns)
-    return F.linear(wide.transpose(2, 3), chosen_rows).transpose(2, 3)
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
+    sources = aten.upsample_nearest2d.vec(grid, output_size, scale_factors)[0]
+    wide = F.linear(x, _ones_where_equal(sources[1, 0], columns))
+    return F.linear(wide.transpose(2, 3), _ones_where_equal(sources[0, :, 0], rows)).transpose(2, 3)
+
+
+def _ones_where_equal(a: Tensor, b: Tensor) -> Tensor:
+    """[A, B] of zeros and ones from whole numbers [A] and [B], in float throughout."""
+    return 1 - (a[:, None] - b).abs().clamp(max=1)
+
+
+def pad(x: Tensor, widths: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Padding by joining constants: XNNPACK has padding, but an int8 file with it before a pooling cannot be loaded."""
+    if mode != "constant" or min(widths) < 0:
+        return F.pad(x, list(widths), mode, value)
+    for number, width in enumerate(widths):
+        if width:
+            dim = x.ndim - 1 - number // 2
+            shape = [width if axis == dim else side for axis, side in enumerate(x.shape)]
+            edge = torch.full(shape, value or 0.0)
+            x = torch.cat([x, edge] if number % 2 else [edge, x], dim)
+    return x
 
 
 FORMS: dict[Any, Callable[..., Any]] = {
@@ -130,6 +147,7 @@ FORMS: dict[Any, Callable[..., Any]] = {
     aten.chunk.default: chunk,
     aten.split.Tensor: split,
     aten.split_with_sizes.default: split_with_sizes,
+    aten.pad.default: pad,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
     aten.upsample_nearest2d.vec: upsample_nearest2d,
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from eyespot.deploy.formats.nearest import REWRITES
 from eyespot.deploy.graph import Graph
 from eyespot.encoders.litert_source import FACTS_MEMBER
 
@@ -47,7 +48,7 @@ class _Named(nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.program = graph.program.module()
+        self.program = graph.program.run_decompositions(REWRITES).module()
         self.names = graph.names
         self.training = False  # not eval(), which programs of torch.export refuse
 

@@ -20,6 +20,9 @@ from eyespot.encoders.openvino_source import FACTS, import_openvino
 MOST_TO_COMPARE = 8
 """Batches on which two ways to quantise are compared."""
 
+SMOOTH, NOT_SMOOTH = 0.95, -1.0
+"""Strengths of SmoothQuant: NNCF's default, and what switches it off."""
+
 _LAYERS = ("MatMul", "Convolution", "GroupConvolution")
 
 
@@ -30,6 +33,8 @@ def write(graph: Graph, file: Path) -> None:
 
     Raises:
         ImportError: openvino is missing.
+        ValueError: OpenVINO has no operator for a part of it. So it is with position embeddings that are resized in the
+            network (ViTs of open size without rotary embeddings).
     """
     network, _ = _converted(graph)
     _save(network, file)
@@ -56,17 +61,18 @@ def write_int8(
         file: the .xml file.
         calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
         keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store weights in int8 but compute in float.
+        weights_only: store weights in int8 and leave it to OpenVINO how to compute: where the processor multiplies int8,
+            it rounds activations as they come. Needs no pictures.
 
     Raises:
         ImportError: openvino or nncf is missing.
-        ValueError: no calibration pictures, or a layer that is not there.
+        ValueError: no calibration pictures, or a layer that is not there; see also `write`.
     """
     nncf = _import_nncf()
     network, layers = _converted(graph)
     check_layers(keep_float, layers)
     kept = set(keep_float) | (set() if weights_only else first_layers(graph))
-    names = [name for layer in sorted(kept) for name in layers[layer]]
+    names = [name for layer in sorted(kept) for name in layers.get(layer, [])]
     ignored = nncf.IgnoredScope(names=names) if names else None
     with _silence():
         if weights_only:
@@ -74,8 +80,7 @@ def write_int8(
         elif not calibration:
             raise ValueError("int8 needs calibration pictures, or weights_only")
         elif is_transformer(graph):
-            smooth = {"smoothed": 0.95, "plain": -1.0}  # the strength is NNCF's default, a negative one is off
-            candidates = [_quantised(nncf, network, calibration, ignored, alpha) for alpha in smooth.values()]
+            candidates = [_quantised(nncf, network, calibration, ignored, smooth) for smooth in (SMOOTH, NOT_SMOOTH)]
             quantised = _nearest(network, candidates, calibration[:MOST_TO_COMPARE])
         else:
             quantised = _quantised(nncf, network, calibration, ignored)
@@ -88,9 +93,14 @@ def _converted(graph: Graph) -> tuple[Any, dict[str, list[str]]]:
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     open_shape = graph.batch is None or graph.size is None
-    with _silence():
-        decoder = TorchFXPythonDecoder.from_exported_program(graph.program, dynamic_shapes=open_shape)
-        network = openvino.convert_model(decoder)
+    try:
+        with _silence():
+            decoder = TorchFXPythonDecoder.from_exported_program(graph.program, dynamic_shapes=open_shape)
+            network = openvino.convert_model(decoder)
+    except openvino.frontend.OpConversionFailure as error:
+        lacking = str(error).rpartition("operations: ")[2].strip()
+        hint = "; perhaps there is with a fixed size and batch" if open_shape else ""
+        raise ValueError(f"OpenVINO has no operator for {lacking}{hint}") from error
     images = network.inputs[0]
     images.get_node().set_partial_shape(openvino.PartialShape([graph.batch or -1, 3, *(graph.size or (-1, -1))]))
     network.validate_nodes_and_infer_types()
@@ -107,14 +117,13 @@ def _layers(network: Any, traced: torch.fx.GraphModule) -> dict[str, list[str]]:
     operators: dict[str, list[str]] = {}
     for operator in network.get_ops():
         if operator.get_type_name() in _LAYERS:
-            operators.setdefault(operator.get_friendly_name().partition("/")[0], []).append(
-                operator.get_friendly_name()
-            )
+            name = operator.get_friendly_name()
+            operators.setdefault(name.partition("/")[0], []).append(name)
     layers: dict[str, list[str]] = {}
     for node in traced.graph.nodes:
-        for source in node.all_input_nodes:
-            if source.op == "get_attr" and str(source.target).endswith(".weight") and node.name in operators:
-                layers.setdefault(str(source.target).removesuffix(".weight"), []).extend(operators[node.name])
+        weight = node.args[1] if node.name in operators and len(node.args) > 1 else None
+        if isinstance(weight, torch.fx.Node) and weight.op == "get_attr":
+            layers.setdefault(str(weight.target).removesuffix(".weight"), []).extend(operators[node.name])
     return layers
 
 
