@@ -191,7 +191,7 @@ def main() -> None:
     results = {name: run(name, spec, args) for name, _, spec in (model.partition("=") for model in args.models)}
     lines = table(results)
     print("\n".join(lines))
-    kept = ("formats", "image_size", "count", "keep", "seeds", "limit")
+    kept = ("formats", "variants", "image_size", "count", "keep", "seeds", "limit")
     record = {
         "machine": machine_info(),
         "settings": {key: getattr(args, key) for key in kept} | {"calibration": CALIBRATION, "held out": HELD_OUT},

@@ -92,7 +92,7 @@ def export(
             shown.print()
     if done.keep_float:
         print(f"kept in float: {', '.join(done.keep_float)}")
-    print(f"written: {done.file}" + (f"   load it: eyespot.load_encoder(\"{done.spec}\")" if done.spec else ""))
+    print(f"written: {done.file}" + (f'   load it: eyespot.load_encoder("{done.spec}")' if done.spec else ""))
 
 
 def benchmark(
@@ -121,6 +121,7 @@ def benchmark(
         output: folder for results.json, results.md, latency.png and the exported files, which are kept.
     """
     from eyespot.deploy.benchmark import benchmark as run
+
     def say(what: str, done: int, total: int) -> None:
         print(f"[{done + 1}/{total}] {what}", flush=True)  # nothing that moves: it would take from what is timed
 

@@ -6,6 +6,7 @@ from eyespot.deploy.graph import exportable
 from eyespot.deploy.simplify import simplify
 from eyespot.encoders import load_encoder
 
+# `simplify` has both passes; they are called here as well, because to run twice must change nothing.
 aten = torch.ops.aten
 ROTARY = "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=false&depth=2&embed_dim=48&num_heads=3"
 SIZE = (48, 64)
@@ -56,12 +57,11 @@ def test_blocks_share_their_tables():
 
 def test_heads_of_a_transformer_without_rotary_embedding():
     encoder, graph, images = traced("timm/test_vit?pretrained=false")
-    before = uses(graph, aten.permute.default)
     split_heads(graph)
     rotate_all_tokens(graph)
     assert_exact(encoder, graph, images)
     assert uses(graph, aten.unbind.int) == 0
-    assert uses(graph, aten.permute.default) < before
+    assert all(node.meta["val"].ndim < 5 for node in graph.graph.nodes if node.target is aten.permute.default)
 
 
 def test_open_batch():

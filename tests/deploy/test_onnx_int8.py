@@ -5,13 +5,15 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from eyespot.deploy.formats.int8 import first_layers, is_transformer
 from eyespot.deploy.formats.onnx import write
 from eyespot.deploy.formats.onnx_int8 import write_int8
 from eyespot.deploy.graph import exportable, trace
-from eyespot.encoders import load_encoder
+from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.onnx_source import open_session
+from eyespot.features import Features
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'eyespot[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install 'eyespot[onnx]'")
@@ -110,8 +112,20 @@ def test_layers_kept_in_float(made, tmp_path):
     if which == "vit":
         assert not any("Linear" in node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
         assert agreement(encoder, tmp_path / "model.onnx", pictures(2)) > 1 - 1e-6
+    else:
+        assert not {"QLinearConv", "MatMulIntegerToFloat", "QGemm"} & set(run_as(tmp_path / "model.onnx", tmp_path))
     with pytest.raises(ValueError, match="no layers nowhere to keep in float; there are encoder"):
         write_int8(graph, tmp_path / "model.onnx", [pictures(1)], keep_float=["nowhere"])
+
+
+def test_a_layer_kept_in_float_among_others_in_int8_is_not_rounded_by_the_runtime(tmp_path):
+    torch.manual_seed(0)
+    graph = trace(exportable(load_encoder(MODELS["cnn"])), size=SIZE)
+    write_int8(graph, tmp_path / "all.onnx", [pictures(1)])
+    write_int8(graph, tmp_path / "kept.onnx", [pictures(1)], keep_float=["encoder.model.layer1.0.conv2"])
+    before, after = (run_as(tmp_path / name, tmp_path) for name in ("all.onnx", "kept.onnx"))
+    assert after["QLinearConv"] == before["QLinearConv"] - 1
+    assert after["Conv"] == before["Conv"] + 1
 
 
 def test_weights_only(made, tmp_path):
@@ -146,6 +160,29 @@ def test_rounded_weights_are_within_half_a_step(made, tmp_path):
         checked += 1
     kinds = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default)
     assert checked == sum(node.target in kinds for node in graph.program.graph.nodes)
+
+
+class Grouped(Encoder):
+    """A stem, a depthwise convolution and a grouped one with two channels per group."""
+
+    def __init__(self):
+        super().__init__()
+        self.name, self.stride, self.default_size = "grouped", 4, SIZE
+        self.stem, self.depthwise = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.grouped, self.last = nn.Conv2d(8, 16, 3, padding=1, groups=8), nn.Conv2d(16, 8, 1)
+
+    def _encode(self, images):
+        patches = self.last(self.grouped(self.depthwise(self.stem(images)).relu()).relu())
+        return Features(patches.mean((2, 3)), patches)
+
+
+def test_grouped_convolutions_that_are_not_depthwise_stay_in_float(tmp_path):
+    graph = trace(exportable(Grouped().eval()), size=SIZE)
+    write_int8(graph, tmp_path / "model.onnx", [pictures(1)])
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    in_int8 = {node.name for node in nodes if node.op_type == "Conv" and node.input[1] in rounded}
+    assert in_int8 == {"encoder.depthwise", "encoder.last"}
 
 
 def test_open_shapes(tmp_path):

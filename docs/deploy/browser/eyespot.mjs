@@ -5,7 +5,7 @@ import * as ort from "onnxruntime-web";
 ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
 export class Encoder {
-  // url: of model.onnx. size: [height, width], needed only if the file was exported without --image-size.
+  // url: of model.onnx. size: [height, width], needed only if the file was exported with --image-size dynamic.
   static async load(url, size) {
     const session = await ort.InferenceSession.create(url, { executionProviders: ["wasm"] });
     const shape = session.inputMetadata[0].shape;
@@ -42,7 +42,8 @@ export class Encoder {
     return pixels;
   }
 
-  // pixels: as `pixels()` gives them. Gives summary: float32 [C]; patches: float32 [D, rows, columns]; grid: [rows, columns].
+  // pixels: as `pixels()` gives them. Gives summary: float32 [C]; patches: float32 [D, rows, columns]; grid: [rows,
+  // columns].
   async encode(pixels) {
     const images = new ort.Tensor("float32", pixels, [1, 3, this.height, this.width]);
     const { summary, patches } = await this.session.run({ images });

@@ -21,6 +21,9 @@ from eyespot.encoders import Encoder, TimmEncoder
 from eyespot.encoders.exported import FileEncoder
 from eyespot.encoders.identity import weights_hash
 
+LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
+"""The operators with weights, as their second argument, that may be rounded to 8 bits."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -55,10 +58,8 @@ class Graph:
         tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         found = {}
         for node in self.program.graph.nodes:
-            names = [tensors.get(source.name, "") for source in node.all_input_nodes]
-            weights = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
-            if weights:
-                found[node.name] = weights[0]
+            if node.target in LAYERS and node.args[1].name in tensors:
+                found[node.name] = tensors[node.args[1].name].removesuffix(".weight")
         return found
 
 

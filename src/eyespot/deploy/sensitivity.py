@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from eyespot.deploy.graph import Graph
+from eyespot.deploy.graph import LAYERS, Graph
 
 LEVELS = 255  # steps between the smallest and the largest 8-bit activation
 LARGEST = 127  # of a symmetric 8-bit weight
-
-LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 
 Range = tuple[float, float]
 Values = dict[fx.Node, Any]

@@ -15,6 +15,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
+from eyespot.deploy.attention import rotate_all_tokens, split_heads
+
 aten = torch.ops.aten
 Node = Any  # fx.Node: its arguments have types that say nothing
 
@@ -40,6 +42,8 @@ def simplify(program: ExportedProgram) -> fx.GraphModule:
     graph = merge_repeated(graph)
     fold_constants(graph)
     fold_batch_norms(graph)
+    split_heads(graph)
+    rotate_all_tokens(graph)
     return graph
 
 

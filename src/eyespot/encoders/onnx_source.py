@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from eyespot.encoders.exported import FileEncoder, existing, open_size
+
+
+ROUNDED = "rounded"
+"""Metadata entry of files with int8 weights: "weights" if all else is float."""
 
 
 class OnnxSession:
@@ -45,14 +49,23 @@ def open_session(path: str | Path, threads: int | None = None) -> OnnxSession:
     except ImportError as error:
         raise ImportError("onnx/ encoders need ONNX Runtime: pip install 'eyespot[onnx]'") from error
     path = existing(path, "onnx")
+    session = OnnxSession(_session(onnxruntime, path, threads), path)
+    if session.metadata.get(ROUNDED) == "weights":
+        # Left alone it would search for int8 arithmetic that is not there, and convert weights in every run.
+        session = OnnxSession(_session(onnxruntime, path, threads, {"session.disable_quant_qdq": "1"}), path)
+    return session
+
+
+def _session(onnxruntime: Any, path: Path, threads: int | None, settings: Mapping[str, str] | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an ONNX graph: {error}") from error
-    return OnnxSession(session, path)
 
 
 class OnnxEncoder(FileEncoder):

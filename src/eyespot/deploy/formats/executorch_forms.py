@@ -1,8 +1,9 @@
 """What XNNPACK can take: operators of the graph, said in those that it has kernels for.
 
-ExecuTorch hands to XNNPACK what XNNPACK knows and computes the rest with its own portable kernels, one element after
-another and on one thread; each such operator also cuts the graph in two. Every function here stands for an ATen operator
-that XNNPACK refuses, or refuses in the form that torch.export gives it. All are exact up to the order of additions.
+ExecuTorch hands to XNNPACK what XNNPACK knows and computes the rest with its own kernels, on one thread and some of
+them one element after another; each such operator also cuts the graph in two. Every function here stands for an ATen
+operator that XNNPACK refuses, or refuses in the form that torch.export gives it. All are exact up to the order of
+additions.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def split_with_sizes(x: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tup
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Tensor:
     """The mean of the whole map, if that is what is wanted: torch's own form of it rearranges memory afterwards."""
-    return x.mean((2, 3), keepdim=True) if tuple(output_size) == (1, 1) else F.adaptive_avg_pool2d(x, output_size)
+    if tuple(output_size) == (1, 1):
+        return x.mean((2, 3), keepdim=True)
+    return aten.adaptive_avg_pool2d.default(x, output_size)
 
 
 def upsample_nearest2d(

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable
 
 import torch
 
-from eyespot.deploy.graph import Graph
+from eyespot.deploy.graph import LAYERS, Graph
 
-_LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 _TRANSFORMER_LIKE = (
     torch.ops.aten.layer_norm.default,
     torch.ops.aten.scaled_dot_product_attention.default,
@@ -28,7 +27,7 @@ def first_layers(graph: Graph) -> set[str]:
     reached = {node for node in graph.program.graph.nodes if node.name in graph.program.graph_signature.user_inputs}
     for node in graph.program.graph.nodes:
         if any(source in reached for source in node.all_input_nodes):
-            if node.target not in _LAYERS:
+            if node.target not in LAYERS:
                 reached.add(node)
             elif node.name in names:
                 found.add(names[node.name])

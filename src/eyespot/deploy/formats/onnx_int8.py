@@ -14,6 +14,7 @@ from torch import Tensor
 from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
 from eyespot.deploy.formats.onnx import LAYER_OPERATORS, write
 from eyespot.deploy.graph import Graph
+from eyespot.encoders.onnx_source import ROUNDED
 
 
 def write_int8(
@@ -30,6 +31,7 @@ def write_int8(
     measured with ONNX Runtime on x86):
 
     - the layers that read the picture: they are cheap, and cost more accuracy than all others together;
+    - grouped convolutions that are not depthwise (FastViT's downsampling), ten times as slow in int8;
     - in networks with layer norms or attention, all but the layers: eight bits do not hold attention weights. The
       layers' outputs stay in float too, which needs fewer conversions. In all other networks everything is quantised.
 
@@ -40,8 +42,9 @@ def write_int8(
         file: the .onnx file.
         calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
         keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store the weights of all layers in int8 but compute in float, from standard operators: a quarter
-            of the size, the speed of float or somewhat less.
+        weights_only: store the weights of all layers in int8 but compute in float, with standard operators: a quarter
+            of the size. ONNX Runtime turns them back into float in every run, for which CNNs may take twice as long;
+            with the session's entry `session.disable_quant_qdq` "1", once, when it loads the file.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is missing.
@@ -66,19 +69,31 @@ def write_int8(
         if weights_only:
             _round_weights(model, layers - set(keep_float))
         else:
-            chosen = layers - set(keep_float) - first_layers(graph)
+            chosen = layers - set(keep_float) - first_layers(graph) - _slow_in_int8(model)
             if is_transformer(graph):
                 _keep_biases_apart(model, chosen)
             onnx.save(model, plain, save_as_external_data=_is_large(graph))
             _quantise(quantization, plain, quantised, calibration, chosen, is_transformer(graph))
             model = onnx.load(quantised)
-    onnx.helper.set_model_props(model, graph.facts)
+            _protect(model, layers - chosen)
+    onnx.helper.set_model_props(model, {**graph.facts, **({ROUNDED: "weights"} if weights_only else {})})
     model.producer_name = "eyespot"
     onnx.save(model, file)
 
 
 def _is_large(graph: Graph) -> bool:
     return sum(value.nbytes for value in graph.program.state_dict.values()) > 1.9e9
+
+
+def _slow_in_int8(model: Any) -> set[str]:
+    """Grouped convolutions with several output channels per group, for which ONNX Runtime has no good int8 kernel."""
+    channels = {constant.name: constant.dims[0] for constant in model.graph.initializer if constant.dims}
+    found = set()
+    for node in model.graph.node:
+        groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
+        if node.op_type == "Conv" and 1 < groups < channels.get(node.input[1], 0):
+            found.add(node.name)
+    return found
 
 
 def _quantise(
@@ -136,6 +151,26 @@ def _keep_biases_apart(model: Any, chosen: set[str]) -> None:
                     constants[node.input[place]] = numpy_helper.from_array(bias, node.input[place])
                     model.graph.initializer.append(constants[node.input[place]])
     _drop_unused(model)
+
+
+def _protect(model: Any, kept: set[str]) -> None:
+    """Puts an operator that does nothing (Clip without bounds) before each float layer that reads int8 values.
+
+    ONNX Runtime takes a float convolution between DequantizeLinear and QuantizeLinear for a forgotten one, and rounds
+    its weights when it loads the file, with one scale for all channels.
+    """
+    from onnx import helper
+
+    rounded = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    nodes = []
+    for node in model.graph.node:
+        if node.name in kept and node.op_type in LAYER_OPERATORS and node.input[0] in rounded:
+            apart = f"{node.output[0]}_input"
+            nodes.append(helper.make_node("Clip", [node.input[0]], [apart], name=f"{node.name}_float"))
+            node.input[0] = apart
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _round_weights(model: Any, chosen: set[str]) -> None:

@@ -61,8 +61,8 @@ def write_int8(
         file: the .xml file.
         calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
         keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store weights in int8 and leave it to OpenVINO how to compute: where the processor multiplies int8,
-            it rounds activations as they come. Needs no pictures.
+        weights_only: store weights in int8 and leave it to OpenVINO how to compute: where the processor has products of
+            int8, it rounds activations as they come. Needs no pictures.
 
     Raises:
         ImportError: openvino or nncf is missing.
