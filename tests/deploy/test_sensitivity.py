@@ -7,7 +7,7 @@ from torch import nn
 
 from eyespot.deploy.formats import FORMATS
 from eyespot.deploy.graph import exportable, trace
-from eyespot.deploy.sensitivity import Layer, choose_float, fallback, rank_layers
+from eyespot.deploy.sensitivity import Layer, fallback, rank_layers
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.features import Features
 
@@ -194,6 +194,4 @@ def test_no_fallback_is_one_conversion():
 def test_the_order_of_the_ranking_does_not_matter():
     conversion = Conversion(lambda count: 1.0 if count else 0.0)
     assert fallback(conversion, RANKING[::-1], 0.9, 8) == ["layer0"]
-    assert choose_float(RANKING[::-1], 0.3, 8) == ["layer0", "layer1", "layer2"]
-    assert choose_float(RANKING, 0.3, 2) == ["layer0", "layer1"] and choose_float(RANKING, 2.0, 8) == []
-    assert choose_float([Layer("a", 0.1, 0.0), Layer("b", 0.0, 0.2)], 0.05, 8) == ["b", "a"]
+    assert fallback(conversion, [Layer("a", 0.1, 0.0), Layer("b", 0.0, 0.2)], 0.9, 8) == ["b"]

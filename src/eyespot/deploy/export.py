@@ -19,6 +19,7 @@ from eyespot.deploy.calibration import calibration_batches
 from eyespot.deploy.check import LEAST_COSINE, LEAST_COSINE_INT8, NumericCheck, numeric_check
 from eyespot.deploy.exportable import Exportable
 from eyespot.deploy.formats import Format, find_format
+from eyespot.deploy.formats.int8 import first_layers
 from eyespot.deploy.graph import Graph, exportable, trace
 from eyespot.deploy.sensitivity import Layer, fallback, rank_layers
 from eyespot.deploy.task_check import TASKS_OF_CHECK, TaskCheck, task_check
@@ -127,7 +128,8 @@ def export(
         space: a teacher's space as further outputs, see there.
         zero_shot: `text` (embeddings of class names) and `text_space` of a zero-shot head, see there.
         int8: round to 8 bits; float32 if None.
-        pictures: folders or shards for the numeric check; the toybox if None.
+        pictures: folders or shards for the numeric check; if None those of `int8`, other ones if there are enough,
+            or the toybox.
         seed: names every draw of pictures.
         say: called with lines about what is going on.
 
@@ -147,8 +149,9 @@ def export(
     module = exportable(encoder, layers, space, **(zero_shot or {}))
     graph = trace(module, batch=count, size=size)
     _refuse_unknown(graph, (int8 and int8.keep_float) or ())
+    looked_at = pictures or (int8.pictures if int8 else None)
     batches = [
-        calibration_batches(pictures, shape[0] * 2, shape[0], shape[1], seed)[0] for shape in _shapes(encoder, graph)
+        calibration_batches(looked_at, batch, batch, size, seed + 1)[0] for batch, size in _shapes(encoder, graph)
     ]
     with atomic_path(Path(output)) as folder:
         folder.mkdir()
@@ -192,13 +195,18 @@ class _Making:
         shape = self.batches[0].shape
         calibration = calibration_batches(how.pictures, how.count, shape[0], (shape[2], shape[3]), seed)
         ranking: list[Layer] = []
+        nearness: dict[frozenset[str], float] = {}  # of the last conversion only: there is one file
 
         def convert(keep_float: Collection[str]) -> float:
+            if frozenset(keep_float) in nearness:
+                return nearness[frozenset(keep_float)]
+            nearness.clear()
             self.say(
                 f"writing {self.file.name} in int8" + (f", {len(keep_float)} layers in float" if keep_float else "")
             )
             self.kind.write_int8(self.graph, self.file, calibration, keep_float, how.weights_only)
-            return self._checked(LEAST_COSINE_INT8).mean_cosine
+            nearness[frozenset(keep_float)] = self._checked(LEAST_COSINE_INT8).mean_cosine
+            return nearness[frozenset(keep_float)]
 
         if how.keep_float is not None:
             kept = list(how.keep_float)
@@ -208,7 +216,9 @@ class _Making:
         else:
             self.say(f"mean cosine {reached:.4f} is below {how.target}: measuring which layers int8 hurts")
             ranking = rank_layers(self.graph, calibration[: max(1, PICTURES_OF_RANKING // shape[0])])
-            kept = fallback(convert, ranking, how.target, how.most)
+            in_float_already = first_layers(self.graph)
+            candidates = [layer for layer in ranking if layer.name not in in_float_already]
+            kept = fallback(convert, candidates, how.target, how.most)
         check = self._checked(LEAST_COSINE_INT8)
         _require(check)
         return {"check": check, "ranking": ranking, "keep_float": kept, "tasks": self._task_check(how, seed)}

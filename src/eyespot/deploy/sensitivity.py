@@ -79,15 +79,6 @@ def rank_layers(
     return sorted((_layer(*entry) for entry in found.items()), key=lambda layer: layer.damage, reverse=True)
 
 
-def choose_float(ranking: Sequence[Layer], bound: float, most: int) -> list[str]:
-    """Names of the layers that alone cost more than `bound` of cosine, at most `most`, the most hurtful first.
-
-    A guess from the ranking alone; `fallback` measures instead.
-    """
-    hurtful = sorted(ranking, key=lambda layer: layer.damage, reverse=True)
-    return [layer.name for layer in hurtful if layer.damage > bound][: max(0, most)]
-
-
 def fallback(
     quantise: Callable[[Collection[str]], float], ranking: Sequence[Layer], target: float, most: int
 ) -> list[str]:

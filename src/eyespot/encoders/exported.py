@@ -97,6 +97,12 @@ class FileEncoder(Encoder):
         self.default_size = session.size or ((size, size) if isinstance(size, int) else size) or (224, 224)
         self._read_shapes()
 
+    @property
+    def files(self) -> list[Path]:
+        """The file, and those with its weights beside it (OpenVINO's .bin, the .data of a large ONNX file)."""
+        beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
+        return [self.path, *(file for file in beside if file.is_file())]
+
     def _check_names(self) -> None:
         missing = [name for name in self.outputs if name not in (*self.session.outputs, "mean")]
         if missing:

@@ -22,8 +22,7 @@ def identity(encoder: Encoder) -> dict[str, str]:
 def weights_hash(encoder: Encoder) -> str:
     """SHA-256 of an encoder's weights: of its file if it is one, of its tensors, and of its normalisation."""
     digest = hashlib.sha256()
-    file = getattr(encoder, "path", None)
-    if file is not None:
+    for file in getattr(encoder, "files", ()):
         digest.update(Path(file).read_bytes())
     tensors = {**encoder.state_dict(), "mean": encoder.mean, "std": encoder.std}
     for name, value in tensors.items():

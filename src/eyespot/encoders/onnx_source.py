@@ -11,7 +11,6 @@ from torch import Tensor
 
 from eyespot.encoders.exported import FileEncoder, existing, open_size
 
-
 ROUNDED = "rounded"
 """Metadata entry of files with int8 weights: "weights" if all else is float."""
 

@@ -20,7 +20,12 @@ from eyespot.deploy.graph import Graph
 from eyespot.encoders.executorch_source import METADATA_METHOD
 
 aten = torch.ops.aten
-_LINEAR, _CONV, _ADD, _RELU = aten.linear.default, aten.conv2d.default, aten.add.Tensor, aten.relu.default
+_LINEAR, _CONV, _ADD, _CAT = aten.linear.default, aten.conv2d.default, aten.add.Tensor, aten.cat.default
+_SAME_RANGE = {
+    *(aten.relu.default, aten.max_pool2d.default, aten.reshape.default, aten.permute.default, aten.transpose.int),
+    *(aten.slice.Tensor, aten.mean.dim),
+}
+"""What XNNPACK computes in int8 with the scale of its input, as its quantiser has it."""
 
 
 def write(graph: Graph, file: Path) -> None:
@@ -49,7 +54,7 @@ def write_int8(
 
     Weights are rounded per output channel. What linear layers read is rounded row by row with the range that each row
     has at run time, which costs little, needs no calibration and suits the outliers of transformers; what they give is
-    float. What convolutions read and give, and the sums of what they give, are rounded with the ranges found in
+    float. What convolutions read and give, and sums and joints of what they give, are rounded with the ranges found in
     `calibration`. The convolutions of networks with layer norms or attention (patch embeddings, ConvNeXt's depthwise
     ones) stay in float, as do the layers that read the picture (ours: they are cheap, and cost the most accuracy).
 
@@ -126,8 +131,9 @@ def _quantised(
     quantizer = XNNPACKQuantizer().set_filter_function(lambda node: _is_rounded(node, rounded))
     by_row = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     by_calibration = get_symmetric_quantization_config(is_per_channel=True)
-    for operator, config in ((_LINEAR, by_row), (_CONV, by_calibration), (_ADD, by_calibration)):
-        quantizer.set_operator_type(operator, config)
+    quantizer.set_operator_type(_LINEAR, by_row)
+    for operator in (_CONV, _ADD, _CAT):
+        quantizer.set_operator_type(operator, by_calibration)
     observed = prepare_pt2e(program.module(check_guards=False), quantizer)
     for images in calibration:
         observed(images)
@@ -137,18 +143,22 @@ def _quantised(
 
 
 def _is_rounded(node: fx.Node, rounded: Collection[str]) -> bool:
-    """Whether an operator computes in int8: some layers, and sums of what comes out of such convolutions."""
+    """Whether an operator computes in int8: some layers; sums and joints of what comes out of such convolutions.
+
+    Joints because XNNPACK needs one scale for all parts, and refuses the file if the quantiser was not told so.
+    """
     if node.target in (_LINEAR, _CONV):
         return str(node.args[1].target).removesuffix(".weight") in rounded  # type: ignore[union-attr]
-    if node.target is _ADD:
-        return all(_gives_int8(source, rounded) for source in node.args)
+    if node.target in (_ADD, _CAT):
+        sources = node.args if node.target is _ADD else node.args[0]
+        return all(_gives_int8(source, rounded) for source in sources)  # type: ignore[union-attr]
     return True
 
 
 def _gives_int8(node: Any, rounded: Collection[str]) -> bool:
-    if isinstance(node, fx.Node) and node.target is _RELU:
+    while isinstance(node, fx.Node) and node.target in _SAME_RANGE:
         node = node.args[0]
-    return isinstance(node, fx.Node) and node.target in (_CONV, _ADD) and _is_rounded(node, rounded)
+    return isinstance(node, fx.Node) and node.target in (_CONV, _ADD, _CAT) and _is_rounded(node, rounded)
 
 
 def _drop_unused(module: fx.GraphModule) -> None:

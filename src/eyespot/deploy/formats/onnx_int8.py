@@ -66,10 +66,11 @@ def write_int8(
             graph.layers.values()
         )
         check_layers(keep_float, layers)
+        chosen = layers - set(keep_float) - first_layers(graph)
         if weights_only:
-            _round_weights(model, layers - set(keep_float))
+            _round_weights(model, chosen)
         else:
-            chosen = layers - set(keep_float) - first_layers(graph) - _slow_in_int8(model)
+            chosen -= _slow_in_int8(model)
             if is_transformer(graph):
                 _keep_biases_apart(model, chosen)
             onnx.save(model, plain, save_as_external_data=_is_large(graph))

@@ -71,7 +71,7 @@ def write_int8(
     nncf = _import_nncf()
     network, layers = _converted(graph)
     check_layers(keep_float, layers)
-    kept = set(keep_float) | (set() if weights_only else first_layers(graph))
+    kept = set(keep_float) | first_layers(graph)
     names = [name for layer in sorted(kept) for name in layers.get(layer, [])]
     ignored = nncf.IgnoredScope(names=names) if names else None
     with _silence():
@@ -140,6 +140,7 @@ def _quantised(
         preset=nncf.QuantizationPreset.PERFORMANCE,
         model_type=None if smooth is None else nncf.ModelType.TRANSFORMER,
         subset_size=len(calibration),
+        fast_bias_correction=smooth is not None,
         ignored_scope=ignored,
         advanced_parameters=details,
     )
