@@ -180,6 +180,16 @@ def test_int8_of_a_convolutional_network_in_a_batch_of_two(tmp_path):
     assert file.stat().st_size < 0.3 * sum(weight.nbytes for weight in graph.program.state_dict.values())
 
 
+@pytest.mark.slow
+def test_int8_of_a_network_that_joins_maps(tmp_path):
+    """XNNPACK refuses a file whose joints have parts of different scales."""
+    graph = graph_of("timm/ghostnetv3_100?pretrained=false", (64, 64))
+    executorch.write_int8(graph, tmp_path / "model.pte", list(pictures(4, 64, 64).split(1)))
+    images = pictures(1, 64, 64)
+    found = open_session(tmp_path / "model.pte", threads=1).run(images, ["summary"])
+    assert cosine(found[0], eager(graph, images)[0]) > 0.99
+
+
 def test_open_sizes_are_refused(tmp_path):
     graph = graph_of("timm/resnet10t?pretrained=false", (64, 64), batch=None)
     with pytest.raises(ValueError, match="fixed size and batch"):

@@ -127,6 +127,8 @@ def _quantised(
         get_symmetric_quantization_config,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
     quantizer = XNNPACKQuantizer().set_filter_function(lambda node: _is_rounded(node, rounded))
     by_row = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
@@ -134,7 +136,11 @@ def _quantised(
     quantizer.set_operator_type(_LINEAR, by_row)
     for operator in (_CONV, _ADD, _CAT):
         quantizer.set_operator_type(operator, by_calibration)
-    observed = prepare_pt2e(program.module(check_guards=False), quantizer)
+    module = program.module(check_guards=False)
+    for node in module.graph.nodes:
+        if node.target is _CAT and not _is_rounded(node, rounded):  # the quantiser does not ask the filter for these
+            node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(_annotated=True)
+    observed = prepare_pt2e(module, quantizer)
     for images in calibration:
         observed(images)
     converted = convert_pt2e(observed)
