@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from device_models import DEVICE_MODELS
 from mil_in_torch import read_program, run_program
 from safetensors.torch import save_file
 from torch import nn
@@ -169,20 +170,8 @@ def test_a_missing_library_is_named_with_its_remedy(tmp_path, monkeypatch):
         coreml.write(None, tmp_path / "model.mlpackage")
 
 
-FAMILIES = (
-    "vit_tiny_patch16_dinov3_qkvb",
-    "vit_small_patch16_dinov3_qkvb",
-    "vit_base_patch16_dinov3_qkvb",
-    "convnext_tiny",
-    "mobilenetv4_conv_small",
-    "fastvit_t8",
-    "ghostnetv3_100",
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("size", [(224, 224), (256, 192)])
+@pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_every_family_converts(tmp_path, coremltools, name, size):
     module, graph, package = converted(tmp_path, f"timm/{name}", size=size, pretrained=False)
     assert numeric_check(module, Evaluated(package), graph.names, [graph.example()]).passed

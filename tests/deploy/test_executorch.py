@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from device_models import DEVICE_MODELS
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -239,14 +240,7 @@ def test_the_guide_in_python(tiny, tiny_file, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(224, 224), (256, 192)])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(f"vit_{size}_patch16_dinov3_qkvb" for size in ("tiny", "small", "base")),
-        *("convnext_tiny", "mobilenetv4_conv_small", "fastvit_t8", "ghostnetv3_100"),
-    ],
-)
+@pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_the_models_of_the_table(name, size, tmp_path):
     graph = graph_of(f"timm/{name}?pretrained=false", size)
     executorch.write(graph, tmp_path / "model.pte")

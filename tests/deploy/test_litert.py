@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from device_models import DEVICE_MODELS
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -205,20 +206,8 @@ def test_enlargements_by_fractions_pick_the_right_pixels(tmp_path):
     torch.testing.assert_close(found, Enlarging()(images)[1])
 
 
-FAMILIES = (
-    "vit_tiny_patch16_dinov3_qkvb",
-    "vit_small_patch16_dinov3_qkvb",
-    "vit_base_patch16_dinov3_qkvb",
-    "convnext_tiny",
-    "mobilenetv4_conv_small",
-    "fastvit_t8",
-    "ghostnetv3_100",
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("size", [(224, 224), (256, 192)])
+@pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_every_family_converts(tmp_path, name, size):
     module, graph, file = converted(tmp_path, f"timm/{name}", size=size, pretrained=False)
     assert numeric_check(module, LitertEncoder(file).session, graph.names, [graph.example()]).passed

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from device_models import DEVICE_MODELS
 from PIL import Image
 
 from eyespot.deploy.formats.openvino import write, write_int8
@@ -279,14 +280,7 @@ def test_the_guides_snippet(encoder, file, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(224, 224), (256, 192)])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(f"vit_{size}_patch16_dinov3_qkvb" for size in ("tiny", "small", "base")),
-        *("convnext_tiny", "mobilenetv4_conv_small", "fastvit_t8", "ghostnetv3_100"),
-    ],
-)
+@pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_networks_for_devices(name, size, tmp_path):
     encoder = encoder_of(f"timm/{name}?pretrained=false")
     write(trace(exportable(encoder), size=size), tmp_path / "model.xml")
