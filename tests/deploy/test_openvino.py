@@ -189,7 +189,7 @@ def test_weights_only_needs_no_pictures(encoder, graph, file, calibration, tmp_p
     small = tmp_path / "model.xml"
     write_int8(graph, small, [], weights_only=True)
     assert agreement(encoder, open_session(small, threads=1), pictures(3)) > 0.999
-    assert small.with_suffix(".bin").stat().st_size < 0.4 * file.with_suffix(".bin").stat().st_size
+    assert small.with_suffix(".bin").stat().st_size < 0.5 * file.with_suffix(".bin").stat().st_size
     with pytest.raises(ValueError, match="needs calibration pictures"):
         write_int8(graph, small, [])
 

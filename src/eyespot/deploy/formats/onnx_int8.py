@@ -42,9 +42,10 @@ def write_int8(
         file: the .onnx file.
         calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
         keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store the weights of all layers in int8 but compute in float, with standard operators: a quarter
-            of the size. ONNX Runtime turns them back into float in every run, for which CNNs may take twice as long;
-            with the session's entry `session.disable_quant_qdq` "1", once, when it loads the file.
+        weights_only: store weights in int8 but compute in float, with standard operators: a quarter of the size. By
+            itself ONNX Runtime turns them back into float in every run, for which CNNs may take twice as long; with
+            the session's entry `session.disable_quant_qdq` "1", once, when it loads the file. `load_encoder` sets it,
+            because such files carry a note in their metadata.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is missing.
