@@ -12,7 +12,7 @@ from eyespot.deploy.formats.onnx import write
 from eyespot.deploy.formats.onnx_int8 import write_int8
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.onnx_source import open_session
+from eyespot.encoders.onnx_source import ROUNDED, open_session
 from eyespot.features import Features
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'eyespot[onnx]'")
@@ -137,6 +137,7 @@ def test_weights_only(made, tmp_path):
     model = onnx.load(file)
     assert {node.domain for node in model.graph.node} == {""}  # standard operators, for other runtimes
     assert not any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    assert open_session(file).metadata[ROUNDED] == "weights"  # so that it is opened without a search for int8 products
     with pytest.raises(ValueError, match="needs calibration pictures"):
         write_int8(graph, file, [])
 

@@ -16,6 +16,7 @@ from PIL import Image
 from eyespot.deploy.formats.openvino import write, write_int8
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
+from eyespot.encoders.identity import weights_hash
 from eyespot.encoders.openvino_source import import_openvino, open_session
 
 openvino = pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'eyespot[openvino]'")
@@ -73,6 +74,15 @@ def int8_file(graph, calibration, tmp_path_factory):
     file = tmp_path_factory.mktemp("int8") / "model.xml"
     write_int8(graph, file, calibration)
     return file
+
+
+def test_the_weights_beside_the_file_tell_one_encoder_from_another(file, tmp_path):
+    weights = bytearray(file.with_suffix(".bin").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (tmp_path / "model.xml").write_bytes(file.read_bytes())
+    (tmp_path / "model.bin").write_bytes(weights)
+    hashes = [weights_hash(load_encoder(f"openvino/{folder}/model.xml")) for folder in (file.parent, tmp_path)]
+    assert hashes[0] != hashes[1]
 
 
 def test_a_file_computes_what_the_encoder_computes(encoder, graph, file):
