@@ -113,8 +113,8 @@ def page(known: dict[str, Any]) -> str:
         for library, version in entry.get("versions", {}).items():
             versions.setdefault(library, set()).add(version)
     told = ", ".join(f"{library} {' and '.join(sorted(found))}" for library, found in sorted(versions.items()))
-    days = sorted({entry["date"] for entry in known.values()})
-    return "\n".join([*lines, "", f"Versions: {told}. Measured {days[0]} to {days[-1]}.", ""])
+    days = " to ".join(sorted({entry["date"] for entry in known.values()}))
+    return "\n".join([*lines, "", f"Versions: {told}. Measured {days}.", ""])
 
 
 def rank(model: str) -> int:

@@ -194,4 +194,5 @@ def test_no_fallback_is_one_conversion():
 def test_the_order_of_the_ranking_does_not_matter():
     conversion = Conversion(lambda count: 1.0 if count else 0.0)
     assert fallback(conversion, RANKING[::-1], 0.9, 8) == ["layer0"]
-    assert fallback(conversion, [Layer("a", 0.1, 0.0), Layer("b", 0.0, 0.2)], 0.9, 8) == ["b"]
+    by_patches = [Layer("a", 0.1, 0.0), Layer("b", 0.0, 0.2)]
+    assert fallback(lambda keep_float: float(bool(keep_float)), by_patches, 0.9, 8) == ["b"]
