@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from device_models import DEVICE_MODELS
+from device_models import DEVICE_MODELS, Enlarging, enlarging
 from mil_in_torch import read_program, run_program
 from safetensors.torch import save_file
-from torch import nn
 
 from eyespot.deploy.check import numeric_check
 from eyespot.deploy.formats import coreml
-from eyespot.deploy.graph import Graph, exportable, trace
+from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
 
 
@@ -71,20 +69,6 @@ def test_the_program_computes_what_the_model_computes(vit):
 def test_so_does_that_of_a_cnn(tmp_path, coremltools):
     module, graph, package = converted(tmp_path, "timm/test_byobnet", size=(64, 96), pretrained=False)
     assert numeric_check(module, Evaluated(package), graph.names, [graph.example()]).passed
-
-
-class Enlarging(nn.Module):
-    """3 rows become 7, which converters get wrong by themselves."""
-
-    def forward(self, images):
-        patches = F.interpolate(F.avg_pool2d(images, 8), (7, 6))
-        return patches.mean((2, 3)), patches
-
-
-def enlarging():
-    images = torch.rand(1, 3, 24, 24)
-    program = torch.export.export(Enlarging(), (images,))
-    return Graph(program, ("summary", "patches"), 1, (24, 24), 8, {"name": "enlarging"}), images
 
 
 def test_enlargements_by_fractions_pick_the_right_pixels(tmp_path, coremltools):

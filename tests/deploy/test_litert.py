@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from device_models import DEVICE_MODELS
+from device_models import DEVICE_MODELS, Enlarging, enlarging
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
 from eyespot.deploy.check import numeric_check
 from eyespot.deploy.formats import litert
-from eyespot.deploy.graph import Graph, exportable, trace
+from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
 from eyespot.encoders.licenses import Terms
 from eyespot.encoders.litert_source import FACTS_MEMBER, LitertEncoder, open_session
@@ -182,20 +180,6 @@ def test_a_converted_model_says_what_the_model_says(tmp_path):
     assert (encoder.session.batch, encoder.native_size, encoder.stride) == (2, (48, 32), graph.stride)
     images = torch.rand(3, 3, 48, 32)
     assert encoder(images).summary.shape == (3, encoder.summary_dim)
-
-
-class Enlarging(nn.Module):
-    """3 rows become 7, which converters get wrong by themselves."""
-
-    def forward(self, images):
-        patches = F.interpolate(F.avg_pool2d(images, 8), (7, 6))
-        return patches.mean((2, 3)), patches
-
-
-def enlarging():
-    images = torch.rand(1, 3, 24, 24)
-    program = torch.export.export(Enlarging(), (images,))
-    return Graph(program, ("summary", "patches"), 1, (24, 24), 8, {"name": "enlarging"}), images
 
 
 def test_enlargements_by_fractions_pick_the_right_pixels(tmp_path):

@@ -33,7 +33,7 @@ def split_heads(graph: fx.GraphModule) -> None:
         for index, part in _parts(permute):
             with graph.graph.inserting_before(part):
                 part.replace_all_uses_with(_one_of_three(graph, joint, index, shape))
-    _tidy(graph)
+    tidy(graph)
 
 
 def _parts(permute: Any) -> list[tuple[int, Any]]:
@@ -79,7 +79,7 @@ def rotate_all_tokens(graph: fx.GraphModule) -> None:
         with graph.graph.inserting_before(cat):
             pair = [_table(graph, tables, _padded(*entry)) for entry in ((cos, prefix, 1.0), (sin, prefix, 0.0))]
             cat.replace_all_uses_with(_rotated(graph, x, *pair))
-    _tidy(graph)
+    tidy(graph)
 
 
 def _rotation(graph: fx.GraphModule, cat: Any) -> tuple[Any, int, Tensor, Tensor] | None:
@@ -105,7 +105,7 @@ def _rotation(graph: fx.GraphModule, cat: Any) -> tuple[Any, int, Tensor, Tensor
         and cos.op == sin.op == "get_attr"
         and _is_rotate_half(turned, patches)
     )
-    return (x, count, _value(graph, cos), _value(graph, sin)) if fits else None
+    return (x, count, attribute(graph, str(cos.target)), attribute(graph, str(sin.target))) if fits else None
 
 
 def _is_rotate_half(node: Any, x: Any) -> bool:
@@ -169,13 +169,14 @@ def _shape(node: Any) -> list[Any]:
     return list(node.meta["val"].shape)
 
 
-def _value(graph: fx.GraphModule, node: Any) -> Tensor:
-    owner, _, last = str(node.target).rpartition(".")
-    value: Tensor = getattr(graph.get_submodule(owner), last)
-    return value
+def attribute(graph: fx.GraphModule, name: str) -> Any:
+    """A weight or buffer of the graph by its dotted name."""
+    owner, _, last = name.rpartition(".")
+    return getattr(graph.get_submodule(owner), last)
 
 
-def _tidy(graph: fx.GraphModule) -> None:
+def tidy(graph: fx.GraphModule) -> None:
+    """Removes what nothing uses any more, and makes the graph runnable again."""
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
-from eyespot.deploy.attention import rotate_all_tokens, split_heads
+from eyespot.deploy.attention import attribute, rotate_all_tokens, split_heads, tidy
 
 aten = torch.ops.aten
 Node = Any  # fx.Node: its arguments have types that say nothing
@@ -65,7 +65,7 @@ def drop_no_ops(graph: fx.GraphModule) -> None:
         elif node.target in _PASS_THROUGH | _COPIES or (node.target in _CASTS and _same_type(node)):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
-    _tidy(graph)
+    tidy(graph)
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
     weights: dict[Node, set[Node]] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            values[node] = _attribute(graph, str(node.target))
+            values[node] = attribute(graph, str(node.target))
             weights[node] = {node} if str(node.target).endswith(".weight") else set()
         elif node.op == "call_function" and _is_pure(node) and all(source in values for source in node.all_input_nodes):
             args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -96,7 +96,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
         with graph.graph.inserting_before(node):
             constant = _constant(graph, name, values[node])
         node.replace_all_uses_with(constant)
-    _tidy(graph)
+    tidy(graph)
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
@@ -113,7 +113,7 @@ def fold_batch_norms(graph: fx.GraphModule) -> None:
             continue
         if all(node is None or node.op == "get_attr" for node in (*conv.args[1:3], *norm.args[1:5])):
             _fold_into(graph, conv, norm)
-    _tidy(graph)
+    tidy(graph)
 
 
 def _fold_into(graph: fx.GraphModule, conv: Node, norm: Node) -> None:
@@ -157,13 +157,8 @@ def _same_type(node: Node) -> bool:
     return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
 
 
-def _attribute(graph: fx.GraphModule, name: str) -> Any:
-    owner, _, last = name.rpartition(".")
-    return getattr(graph.get_submodule(owner), last)
-
-
 def _value(graph: fx.GraphModule, node: Node) -> Any:
-    return None if node is None else _attribute(graph, str(node.target)).detach()
+    return None if node is None else attribute(graph, str(node.target)).detach()
 
 
 def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> Node:
@@ -176,9 +171,3 @@ def _constant(graph: fx.GraphModule, name: str, value: Tensor) -> Node:
     node = graph.graph.get_attr(name)
     node.meta["val"] = value
     return node
-
-
-def _tidy(graph: fx.GraphModule) -> None:
-    graph.graph.eliminate_dead_code()
-    graph.delete_all_unused_submodules()
-    graph.recompile()
