@@ -1,62 +1,28 @@
+import copy
 import json
+import pickle
+import shutil
 
 import pytest
 import torch
-from toy_encoders import ToyEncoder, pictures
+from cache_toys import EVERYTHING, FIRST, SECOND, VIEWS, batch, cached, calls, equal, filled, teachers
+from toy_encoders import ToyEncoder
 
+from eyespot.data import DataConfig, PictureLoader
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
-from eyespot.encoders import load_encoder
-from eyespot.features import Features
-
-LENGTHS, VIEWS = [5, 3], 2
 
 
-def teachers(**changes):
-    return {"fine": ToyEncoder("fine", stride=4, **changes), "coarse": ToyEncoder("coarse", stride=16)}
-
-
-def cached(folder, members=None, max_grid=None, **setting):
-    return CachedCommittee(
-        Committee(members or teachers(), max_grid),
-        folder,
-        setting={"data": "d", **setting},
-        source_lengths=LENGTHS,
-        views=VIEWS,
-    )
-
-
-def batch(*rows):
-    """(source, index, view) triples; the picture follows from them, as in training."""
-    source, index, view = (torch.tensor(column) for column in zip(*rows, strict=True))
-    images = torch.cat([pictures(1, key=f"{row}") for row in rows])
-    return {"images": images, "source": source, "index": index, "view": view, "step": 0}
-
-
-FIRST = batch((0, 0, 0), (0, 4, 1), (1, 0, 0), (1, 2, 1))
-SECOND = batch((0, 0, 1), (0, 4, 1), (1, 1, 0), (0, 0, 0))  # two of these were in the first
-
-
-def calls(committee):
-    return {name: teacher.calls for name, teacher in committee.items()}
-
-
-def equal(one, other):
-    return all(
-        torch.equal(one[name].summary, other[name].summary) and torch.equal(one[name].patches, other[name].patches)
-        for name in one
-    )
-
-
-def test_the_same_as_live_to_float16(tmp_path):
+@pytest.mark.parametrize(("kind", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])
+def test_the_same_as_live_but_for_the_rounding(tmp_path, kind, dtype):
     live = Committee(teachers())
-    committee = cached(tmp_path)
+    committee = cached(tmp_path, how={"store": kind})
     for rows in (FIRST, SECOND, FIRST):
         for name, features in committee(rows).items():
             wanted = live(rows)[name]
             assert features.summary.dtype == features.patches.dtype == torch.float32
-            assert torch.equal(features.summary, wanted.summary.half().float())
-            assert torch.equal(features.patches, wanted.patches.half().float())
+            assert torch.equal(features.summary, wanted.summary.to(dtype).float())
+            assert torch.equal(features.patches, wanted.patches.to(dtype).float())
 
 
 def test_every_view_is_computed_once(tmp_path):
@@ -69,19 +35,48 @@ def test_every_view_is_computed_once(tmp_path):
     assert calls(committee)["coarse"] == 6
 
 
-def test_a_picture_twice_in_a_batch(tmp_path):
-    rows = batch((0, 1, 0), (0, 1, 0))
-    features = cached(tmp_path)(rows)
-    assert torch.equal(features["fine"].patches[0], features["fine"].patches[1])
+def test_a_picture_twice_in_a_batch_is_computed_once(tmp_path):
+    committee = cached(tmp_path)
+    features = committee(batch((0, 1, 0), (0, 2, 0), (0, 1, 0)))
+    assert torch.equal(features["fine"].patches[0], features["fine"].patches[2])
+    assert not torch.equal(features["fine"].patches[0], features["fine"].patches[1])
+    assert calls(committee)["fine"] == 2
 
 
-def test_it_survives_being_opened_again(tmp_path):
-    before = cached(tmp_path)(FIRST)
-    reopened = cached(tmp_path)
-    assert equal(reopened(FIRST), before)
+@pytest.mark.parametrize(
+    "how", [{}, {"store": "float16"}, {"store": "int8"}, {"rank": 2}, {"store": "int8", "rank": 2}]
+)
+def test_computed_equals_read_bit_for_bit(tmp_path, how):
+    committee = cached(tmp_path, how=how)
+    computed = [committee(FIRST), committee(SECOND)]
+    waiting = [committee(FIRST), committee(SECOND)]
+    committee.flush()
+    flushed = [committee(FIRST), committee(SECOND)]
+    reopened = cached(tmp_path, how=how)
+    read = [reopened(FIRST), reopened(SECOND)]
     assert calls(reopened) == {"fine": 0, "coarse": 0}
-    reopened(SECOND)
-    assert calls(reopened) == {"fine": 2, "coarse": 2}
+    for again in (waiting, flushed, read):
+        assert all(equal(one, other) for one, other in zip(computed, again, strict=True))
+
+
+def test_components_give_the_teachers_own_width_and_say_what_is_kept(tmp_path):
+    committee = cached(tmp_path, how={"rank": 3}, members={"fine": ToyEncoder("fine"), "narrow": ToyEncoder("n", 4, 3)})
+    features = committee(FIRST)
+    assert features["fine"].patches.shape == (4, 5, 4, 4) and features["narrow"].patches.shape == (4, 3, 4, 4)
+    described = json.loads((tmp_path / "fine" / "cache.json").read_text())
+    assert 0.5 < described["projection"]["kept_variance"] < 1
+    assert described["fields"]["patches"]["shape"] == [3, 4, 4]
+    assert "projection" not in json.loads((tmp_path / "narrow" / "cache.json").read_text())
+    assert committee.caches["fine"].kept_variance == described["projection"]["kept_variance"]
+
+
+def test_components_come_from_the_sample_if_there_is_one(tmp_path):
+    sample = [EVERYTHING]
+    one = cached(tmp_path / "one", how={"rank": 2, "sample": lambda: sample})
+    other = cached(tmp_path / "other", how={"rank": 2, "sample": lambda: sample})
+    one(FIRST)
+    other(SECOND)
+    assert equal(one(EVERYTHING), other(EVERYTHING))
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
@@ -89,104 +84,88 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
     uninterrupted = [whole(rows) for rows in (FIRST, SECOND, FIRST)]
     resumed = []
     for rows in (FIRST, SECOND, FIRST):
-        resumed.append(cached(tmp_path / "resumed")(rows))
+        committee = cached(tmp_path / "resumed")
+        resumed.append(committee(rows))
+        committee.flush()
     assert all(equal(one, other) for one, other in zip(uninterrupted, resumed, strict=True))
 
 
 def test_every_source_index_and_view_has_its_own_row(tmp_path):
-    everything = [(0, i, v) for i in range(5) for v in range(2)] + [(1, i, v) for i in range(3) for v in range(2)]
     committee = cached(tmp_path)
-    together = committee(batch(*everything))
-    assert calls(committee)["fine"] == 16
-    for number, row in enumerate(everything):
+    together = committee(EVERYTHING)
+    ids = [tuple(EVERYTHING[key][n].item() for key in ("source", "index", "view")) for n in range(16)]
+    for number, row in enumerate(ids):
         assert torch.equal(committee(batch(row))["fine"].patches[0], together["fine"].patches[number])
     assert calls(committee)["fine"] == 16
 
 
-def folders(committee):
-    return {name: store.folder for name, store in committee.stores.items()}
+# As part of a training
 
 
-def test_another_setting_uses_another_folder(tmp_path):
-    reference = folders(cached(tmp_path))
-    assert folders(cached(tmp_path)) == reference and reference["fine"] != reference["coarse"]
-    assert all(json.loads((place / "setting.json").read_text())["data"] == "d" for place in reference.values())
-    others = {
-        "data": cached(tmp_path, data="other"),
-        "views": cached(tmp_path, view={"flip": 0.5}),
-        "grid": cached(tmp_path, max_grid=4),
-        "weights": cached(tmp_path, changed_weights()),
-        "name": cached(tmp_path, renamed()),
-    }
-    seen = {reference["fine"]}
-    for what, other in others.items():
-        assert folders(other)["fine"] not in seen, what
-        seen.add(folders(other)["fine"])
-
-
-def changed_weights():
-    members = teachers()
-    with torch.no_grad():
-        members["fine"].embed.bias[0] += 1e-6
-    return members
-
-
-def renamed():
-    members = teachers()
-    members["fine"].name = "fine?global_pool=avg"
-    return members
-
-
-def test_options_of_one_model_do_not_share_a_folder(tmp_path):
-    """The weights are the same, what the teacher says is not."""
-    token, mean = (
-        load_encoder(f"timm/vit_tiny_patch16_dinov3_qkvb?depth=1&global_pool={pool}", pretrained=False)
-        for pool in ("token", "avg")
-    )
-    mean.load_state_dict(token.state_dict())
-    assert folders(cached(tmp_path, {"a": token}))["a"] != folders(cached(tmp_path, {"a": mean}))["a"]
-
-
-class Broken(ToyEncoder):
-    poison = float("nan")
-
-    def _encode(self, images):
-        features = super()._encode(images)
-        patches = features.patches.clone()
-        patches[-1, 0, 0, 0] = self.poison
-        return Features(features.summary, patches)
-
-
-class Huge(Broken):
-    poison = 1e5  # finite, but not in float16
-
-
-@pytest.mark.parametrize("kind", [Broken, Huge])
-def test_a_broken_teacher_is_refused_and_leaves_no_row(tmp_path, kind):
-    committee = cached(tmp_path, {"good": ToyEncoder("good"), "bad": kind("bad teacher")})
-    with pytest.raises(ValueError, match="bad teacher gives features that are NaN, infinite or beyond float16"):
-        committee(FIRST)
-    assert committee.stores["bad"].filled.sum() == 0 and committee.stores["good"].filled.sum() == 4
-
-
-def test_it_holds_one_size(tmp_path):
-    with pytest.raises(ValueError, match="teacher_sizes"):
-        cached(tmp_path)(FIRST, size=64)
-
-
-def test_files_are_sparse_and_of_full_length(tmp_path):
-    committee = CachedCommittee(
-        Committee({"fine": ToyEncoder("fine", stride=4)}), tmp_path, setting={}, source_lengths=[100_000], views=8
-    )
-    committee(batch((0, 99_999, 7)))
-    patches = committee.stores["fine"].folder / "patches.float16"
-    assert patches.stat().st_size == 800_000 * 5 * 8 * 8 * 2
-    assert patches.stat().st_blocks * 512 < 10_000_000
-
-
-def test_stays_frozen_inside_a_training_task(tmp_path):
-    committee = cached(tmp_path)
-    committee.train()
+def test_the_teachers_are_no_part_of_the_module(tmp_path):
+    """So nothing moves them to the device before they are needed, and nothing saves or trains them."""
+    committee = cached(tmp_path).train()
+    committee.double()
+    assert not committee.state_dict() and not list(committee.parameters())
+    assert all(weight.dtype == torch.float32 for _, teacher in committee.items() for weight in teacher.parameters())
     features = committee(FIRST)
     assert not any(teacher.training for _, teacher in committee.items())
     assert not any(one.patches.requires_grad for one in features.values())
+
+
+def test_the_companion_reads_for_the_committee(tmp_path):
+    reference = filled(tmp_path)
+    committee = cached(tmp_path)
+    entries = pickle.loads(pickle.dumps(committee.companion))(*(EVERYTHING[key] for key in ("source", "index", "view")))
+    assert entries["cache/fine"].dtype == torch.uint8 and entries["cache/fine/there"].all()
+    shutil.rmtree(tmp_path)  # all that is needed is in the batch
+    assert equal(committee({**EVERYTHING, **entries}), reference)
+    assert calls(committee) == {"fine": 0, "coarse": 0}
+
+
+def test_the_companion_of_an_empty_cache_gives_nothing(tmp_path):
+    committee = cached(tmp_path)
+    assert committee.companion(FIRST["source"], FIRST["index"], FIRST["view"]) == {}
+
+
+def test_what_a_worker_did_not_find_is_looked_for_again_before_it_is_computed(tmp_path):
+    reference = filled(tmp_path / "all")
+    cached(tmp_path / "some")(FIRST)
+    committee = cached(tmp_path / "some")
+    committee(FIRST)
+    committee.flush()
+    early = committee.companion(*(SECOND[key] for key in ("source", "index", "view")))
+    assert early["cache/fine/there"].tolist() == [False, True, False, True]
+    before = copy.deepcopy(calls(committee))
+    other = cached(tmp_path / "some")  # another process computes the rest meanwhile
+    other(EVERYTHING)
+    other.flush()
+    features = committee({**SECOND, **early})
+    assert calls(committee) == before
+    assert equal(features, cached(tmp_path / "all")(SECOND)) and reference
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_a_loader_and_its_workers(tmp_path, workers):
+    def loader():
+        return PictureLoader(DataConfig(sources=["toybox:6@32"], size=32, views=VIEWS, workers=workers), 4)
+
+    def committee():
+        opened = CachedCommittee(Committee(teachers()), tmp_path, setting={}, source_lengths=[6], views=VIEWS)
+        pictures_of = loader()
+        pictures_of.companion = opened.companion
+        return opened, pictures_of.batches()
+
+    live = Committee(teachers())
+    first, batches = committee()
+    for _ in range(4):
+        rows = next(batches)
+        assert {name: one.patches.bfloat16() for name, one in live(rows).items()}.keys() == first(rows).keys()
+    first.flush()
+    again, batches = committee()
+    for _ in range(4):
+        rows = next(batches)
+        assert rows["cache/fine/there"].all()
+        found, wanted = again(rows), live(rows)
+        assert all(torch.equal(found[name].patches, wanted[name].patches.bfloat16().float()) for name in wanted)
+    assert calls(again) == {"fine": 0, "coarse": 0} and calls(first)["fine"] <= 12
