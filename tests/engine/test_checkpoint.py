@@ -1,17 +1,21 @@
 """Checkpoints: whole or not at all, newest kept, refused where they do not belong, and what a full disk does."""
 
 import errno
+import json
+import os
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, toy_optim
+from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, stored, toy_optim
 
 from eyespot.engine.checkpoint import CheckpointError, Checkpoints, difference
-from eyespot.engine.trainer import Trainer, start_fabric
+from eyespot.engine.processes import Processes
+from eyespot.engine.trainer import Trainer
 from processes import start_process
 
 EVERY_2 = replace(PLAIN, checkpoint_every=2)
@@ -45,12 +49,17 @@ def test_the_end_is_kept_even_if_it_is_not_due(tmp_path: Path) -> None:
 def test_holds_what_is_trained_and_nothing_frozen(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, optim=toy_optim(ema_decay=0.9))
     trainer.train()
-    state = torch.load(trainer.checkpoints.last, weights_only=True)
-    assert set(state["task"]) == {name for name in trainer.task.state_dict() if not name.startswith("teacher.")}
-    assert same(state["task"], trainer.task.trained_state())
-    assert state["step"] == 10
-    assert state["ema"] is not None
-    assert not [key for key in state if "random" in key or "rng" in key]
+    assert trainer.checkpoints.last
+    saved = stored(trainer.checkpoints.last, "task/")
+    assert set(saved) == {name for name in trainer.task.state_dict() if not name.startswith("teacher.")}
+    assert same(saved, trainer.task.trained_state())
+    names = {name for name, parameter in trainer.task.named_parameters() if parameter.requires_grad}
+    moments = {f"{name}/{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")}
+    assert set(stored(trainer.checkpoints.last, "optimizer/")) == moments
+    assert same(stored(trainer.checkpoints.last, "ema/"), dict(trainer.ema.values))
+    facts = json.loads((trainer.checkpoints.last / "training.json").read_text())
+    assert facts.keys() == {"format", "step", "signature", "seconds"}  # no random state
+    assert facts["step"] == 10
 
 
 @pytest.mark.parametrize(
@@ -89,25 +98,40 @@ def test_difference_lists_every_nested_entry() -> None:
     assert difference(old, old) == []
 
 
+@pytest.mark.parametrize("part", ["training.json", ".metadata", "__0_0.distcp"])
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_an_unreadable_one_is_named_and_the_one_before_serves(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_one_is_named_and_the_one_before_serves(tmp_path: Path, part: str, content: bytes | None) -> None:
     uninterrupted = make_trainer(tmp_path / "whole", engine=EVERY_2)
     uninterrupted.train()
     crash_at(tmp_path, 7)
     damaged = tmp_path / "stage/checkpoints/step-00000006.ckpt"
-    damaged.write_bytes(damaged.read_bytes()[:1000] if content is None else content)
+    file = damaged / part
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
     with pytest.raises(CheckpointError, match=r"step-00000006\.ckpt cannot be read .* delete it"):
         make_trainer(tmp_path, engine=EVERY_2).train()
-    damaged.unlink()
+    shutil.rmtree(damaged)
     trainer = make_trainer(tmp_path, engine=EVERY_2)
     trainer.train()
     assert same(state_of(trainer.task), state_of(uninterrupted.task))
 
 
-def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_one_without_a_part_is_named(tmp_path: Path) -> None:
+    crash_at(tmp_path, 7)
+    (tmp_path / "stage/checkpoints/step-00000006.ckpt/__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"step-00000006\.ckpt cannot be read .* delete it"):
+        make_trainer(tmp_path, engine=EVERY_2).train()
+
+
+@pytest.mark.parametrize("as_a_file", [True, False])
+def test_one_of_another_version_is_refused(tmp_path: Path, as_a_file: bool) -> None:
     crash_at(tmp_path, 4)
     path = tmp_path / "stage/checkpoints/step-00000004.ckpt"
-    torch.save({**torch.load(path, weights_only=True), "format": 0}, path)
+    if as_a_file:
+        shutil.rmtree(path)
+        torch.save({"format": 1}, path)
+    else:
+        facts = json.loads((path / "training.json").read_text())
+        (path / "training.json").write_text(json.dumps({**facts, "format": 1}))
     with pytest.raises(CheckpointError, match="another version of eyespot"):
         make_trainer(tmp_path, engine=EVERY_2).train()
 
@@ -120,14 +144,20 @@ def test_a_task_of_another_shape_is_refused(tmp_path: Path) -> None:
             super().__init__()
             self.more = torch.nn.Linear(2, 2)
 
-    with pytest.raises(ValueError, match=r"missing \['more\.weight', 'more\.bias'\]"):
+    with pytest.raises(ValueError, match=r"missing \['more\.bias', 'more\.weight'\]"):
         make_trainer(tmp_path, task=Grown(), engine=EVERY_2).train()
+
+    wider = ToyTask()
+    wider.student.head = torch.nn.Linear(6, 5)
+    with pytest.raises(ValueError, match=r"of other shapes .*'student\.head\.bias', 'student\.head\.weight'"):
+        make_trainer(tmp_path, task=wider, engine=EVERY_2).train()
 
 
 def test_files_left_by_a_kill_do_not_count_and_go(tmp_path: Path) -> None:
     crash_at(tmp_path, 4)
     half = tmp_path / "stage/checkpoints/.step-00000006.ckpt.tmp"
-    half.write_bytes(b"half")
+    half.mkdir()
+    (half / "__0_0.distcp").write_bytes(b"half")
     other = tmp_path / "stage/checkpoints/.step-00000005.ckpt.tmp"
     other.write_bytes(b"half")
     trainer = make_trainer(tmp_path, engine=EVERY_2)
@@ -138,15 +168,14 @@ def test_files_left_by_a_kill_do_not_count_and_go(tmp_path: Path) -> None:
 
 def test_no_space_left_names_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path, engine=EVERY_2)
-    save = torch.save
+    sync = os.fsync
 
-    def full(content: Any, file: Any) -> None:
-        if content["step"] == 6:
-            file.write(b"the first bytes")
+    def full(file: int) -> None:
+        if trainer.step == 6:
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(content, file)
+        sync(file)
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left.*Last good one: .*step-00000004\.ckpt.*same command"):
         trainer.train()
     monkeypatch.undo()
@@ -217,5 +246,5 @@ def test_nothing_is_trained_twice(tmp_path: Path) -> None:
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "nothing")
     assert checkpoints.last is None
-    assert checkpoints.load(start_fabric(PLAIN), {}) is None
+    assert checkpoints.find(Processes(), {}) is None
     assert isinstance(make_trainer(tmp_path), Trainer)

@@ -85,9 +85,9 @@ def test_one_of_two_processes_probes_while_both_train(folder: Path) -> None:
     assert len({(line["stage"], line["step"]) for line in lines}) == len(lines)
 
 
-def test_an_interrupt_of_one_process_stops_both_at_the_next_log_line(folder: Path) -> None:
+def test_an_interrupt_of_one_process_stops_both_a_step_later(folder: Path) -> None:
     told = [json.loads((folder / f"told-{rank}.json").read_text())[0] for rank in (0, 1)]
-    assert told == ["KeyboardInterrupt: stopped at step 6; the same command continues"] * 2
+    assert told == ["Stopped: stopped at step 6; the same command continues"] * 2
     one, two = torch.load(folder / "one/plain/result.pt"), torch.load(folder / "interrupted/result.pt")
     assert_same_weights(two["task"], one["task"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, same, toy_optim
+from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, same, stored, toy_optim
 
 from eyespot.distill.committee import Committee
 from eyespot.distill.feature_distillation import FeatureDistillation
@@ -43,9 +43,7 @@ def terms_named(message: str) -> set[str]:
 
 
 def all_finite(checkpoint: Path) -> bool:
-    state = torch.load(checkpoint, weights_only=True)
-    moments = [value for entry in state["optimizer"]["state"].values() for value in entry.values()]
-    return all(bool(value.isfinite().all()) for value in [*state["task"].values(), *moments])
+    return all(bool(value.isfinite().all()) for value in stored(checkpoint).values())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -1,6 +1,7 @@
 """The optimiser's groups, the schedule, and one step of the engine against the same step in plain torch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,21 @@ from torch import nn
 from toy_training import BATCH_SIZE, PLAIN, ToyBatches, ToyTask, make_trainer, state_of, toy_optim
 
 from eyespot.data.randomness import seed_everything
+from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.optim import learning_rate, make_optimizer
 from eyespot.engine.trainer import split
+
+
+class Starting(Callback):
+    """Does something when everything is set up for training."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
+
+    def before_training(self, step: int) -> None:
+        self.work()
 
 
 def schedule(config: OptimConfig) -> list[float]:
@@ -111,7 +123,7 @@ def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
 
-    trainer.optimizer.register_step_pre_hook(look)
+    trainer.callbacks = [Starting(lambda: trainer.optimizer.register_step_pre_hook(look))]
     trainer.train()
     assert norms == [pytest.approx(0.05, rel=1e-4)]
     assert read_lines(tmp_path / "metrics.jsonl")[0]["grad_norm"] > 0.05  # logged before clipping
@@ -144,7 +156,11 @@ def test_split_keeps_every_picture_once(parts: int, sizes: list[int]) -> None:
 def test_moving_average_follows_its_recursion(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, optim=toy_optim(steps=5, ema_decay=0.8))
     start, seen = state_of(trainer.task.student), []
-    trainer.optimizer.register_step_post_hook(lambda *_: seen.append(state_of(trainer.task.student)))
+
+    def look(*_: object) -> None:
+        seen.append(state_of(trainer.task.student))
+
+    trainer.callbacks = [Starting(lambda: trainer.optimizer.register_step_post_hook(look))]
     result = trainer.train()["student"]
     average = start
     for state in seen:

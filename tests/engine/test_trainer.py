@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy_training import BATCH_SIZE, PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, toy_optim
+from toy_training import (
+    BATCH_SIZE,
+    PLAIN,
+    Crash,
+    ToyBatches,
+    ToyTask,
+    make_trainer,
+    same,
+    state_of,
+    stored,
+    toy_optim,
+)
 
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.engine.config import EngineConfig
@@ -21,8 +32,8 @@ def results(folder: Path, **options: Any) -> dict[str, dict[str, torch.Tensor]]:
     """Everything that a training ends with."""
     trainer = make_trainer(folder, **options)
     student = trainer.train()["student"]
-    optimizer = torch.load(trainer.checkpoints.last, weights_only=True)["optimizer"]["state"]
-    moments = {f"{number}.{name}": value for number, entry in optimizer.items() for name, value in entry.items()}
+    assert trainer.checkpoints.last
+    moments = stored(trainer.checkpoints.last, "optimizer/")
     return {"student": state_of(student), "task": state_of(trainer.task), "moments": moments}
 
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.data.randomness import torch_generator
+from eyespot.engine.checkpoint import read_into, stored_tensors
 from eyespot.engine.config import EngineConfig, OptimConfig
+from eyespot.engine.processes import Processes
 from eyespot.engine.task import Batch, Task
 from eyespot.engine.trainer import Trainer, start_fabric
 
@@ -154,6 +156,13 @@ def make_trainer(
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """A copy of a module's state."""
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def stored(checkpoint: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a checkpoint whose names begin with `prefix`, under the rest of their names."""
+    tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in stored_tensors(checkpoint).items()}
+    read_into(checkpoint, tensors, Processes())
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:

@@ -43,9 +43,21 @@ class EngineConfig:
     accelerator: str = "auto"
     """cpu, cuda, mps or auto."""
     devices: int = Field(default=1, gt=0)
-    """Processes on this machine (DDP), one device each. Under torchrun, torchrun's numbers count."""
+    """Processes on this machine, one device each. Under torchrun, torchrun's numbers count."""
     nodes: int = Field(default=1, gt=0)
     """Machines."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What several processes do: ddp, each keeps everything; fsdp (FSDP2), each keeps a part of weights, gradients and
+    optimiser state, for students that do not fit otherwise. See docs/cluster.md."""
+    shard_teachers: bool = False
+    """With fsdp, each process keeps a part of the frozen teachers too; by default it keeps all of them."""
+    activation_checkpointing: bool = False
+    """Compute the students' blocks twice instead of keeping what they computed: less memory, a third more time."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Most tokens (pictures x patches, of the network that computes most of them) per process and micro-batch; steps
+    with more are split further, so that memory stays level across resolutions. None: no bound."""
+    compile: bool = False
+    """Run the blocks of students and teachers through torch.compile; each picture size is compiled once."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """bf16-mixed computes in bfloat16 where that is safe (losses are float32 always); 32-true in float32."""
     log_every: int = Field(default=50, gt=0)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from eyespot.engine.processes import Processes
+from eyespot.engine.strategy import local
 from eyespot.files import atomic_path
 
 
@@ -69,18 +71,20 @@ def refuse_divergence(
     )
 
 
-def refuse_broken_weights(state: Mapping[str, Tensor], step: int, last_good: Path | None) -> None:
+def refuse_broken_weights(state: Mapping[str, Tensor], step: int, last_good: Path | None, processes: Processes) -> None:
     """Raises if a checkpoint would hold NaN or infinite weights: the last update may have overflowed.
 
     Args:
-        state: what is about to be saved.
+        state: what is about to be saved; of tensors that are cut into slices, each process looks at its own.
         step: steps done.
         last_good: newest checkpoint.
+        processes: all of them have to call this.
 
     Raises:
-        DivergenceError: names the weights, the step and the checkpoint.
+        DivergenceError: names the weights, the step and the checkpoint. In every process.
     """
-    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    found = [name for name, value in state.items() if not local(value).isfinite().all()]
+    broken = list(dict.fromkeys(name for names in processes.gather(found) for name in names))
     if broken:
         raise DivergenceError(
             f"training diverged: the update of step {step - 1} made {', '.join(broken[:4])}"

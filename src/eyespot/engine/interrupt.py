@@ -1,18 +1,26 @@
-"""Ctrl-C and SIGTERM end a training after the step in progress, with a checkpoint. A second Ctrl-C ends it at once."""
+"""Ctrl-C and SIGTERM end a training after the step in progress, with a checkpoint. A second one ends it at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 
 class Interrupt:
-    """A context in which the first SIGINT or SIGTERM only sets `requested`."""
+    """A context in which the first SIGINT or SIGTERM only sets `requested`.
 
-    def __init__(self) -> None:
+    Args:
+        echo_seconds: for how long after the first a further signal is taken for its echo. Among several processes the
+            same wish arrives several times: from the terminal, which tells the whole group, and from the launcher.
+    """
+
+    def __init__(self, echo_seconds: float = 0.0) -> None:
         self.requested = False
+        self.echo_seconds = echo_seconds
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -28,6 +36,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if not self.requested:
+            self.requested, self._first = True, time.monotonic()
+        elif time.monotonic() - self._first >= self.echo_seconds:
             raise KeyboardInterrupt
-        self.requested = True

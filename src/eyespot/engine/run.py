@@ -76,6 +76,11 @@ class RunFolder:
         """Folder of the finished student."""
         return self.path / "student"
 
+    @property
+    def students(self) -> Path:
+        """With several students, what holds a folder for each."""
+        return self.path / "students"
+
     def stage(self, name: str) -> Path:
         """Folder of a stage; `model/` in it appears when the stage is finished."""
         return self.path / name

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+
+from eyespot.encoders import Encoder
 
 Batch = Mapping[str, Any]
 
@@ -15,7 +17,14 @@ class Task(nn.Module, ABC):
     """Owns students, frozen teachers, heads, standardizers and losses; answers one question: a batch, which losses?
 
     What is trained is every parameter with `requires_grad`; what is saved is the whole state but the frozen parts.
+
+    Attributes:
+        on_device: names of the batch entries (tensors, or nested mappings of tensors) that the engine moves to the
+            device before `forward` and `prepare`. All others stay where the loader made them, so that looking up a row
+            by `source`, `index` and `view` never waits for the device.
     """
+
+    on_device: tuple[str, ...] = ("images", "labels")
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -42,6 +51,35 @@ class Task(nn.Module, ABC):
     def frozen_parts(self) -> tuple[str, ...]:
         """Names of sub-modules that never change and are not saved (teachers)."""
         return ()
+
+    @property
+    def teachers(self) -> Mapping[str, nn.Module]:
+        """The frozen networks that compute something in a step, by name; by default every encoder in a frozen part."""
+        frozen = [(part, self.get_submodule(part)) for part in self.frozen_parts]
+        return {
+            f"{part}.{name}" if name else part: module
+            for part, root in frozen
+            for name, module in root.named_modules()
+            if isinstance(module, Encoder)
+        }
+
+    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Parameters that are trained independently of each other, by name: with several students, one part for each.
+
+        The gradient is clipped part by part. Its norm is logged as `grad_norm` for the part "", as `NAME/grad_norm` for
+        others. By default one part "" with everything that trains.
+        """
+        return {"": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+
+    def tokens(self, batch: Batch) -> int:
+        """Largest number of tokens (patches) per picture that any network computes in this step, for `max_tokens`.
+
+        Must be the same in every process. 0, the default: not known; then `max_tokens` cannot be used.
+
+        Args:
+            batch: of the step, as `forward` gets it.
+        """
+        return 0
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to keep out of weight decay, beside the one-dimensional ones."""

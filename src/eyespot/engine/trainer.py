@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from eyespot.data.randomness import seed_everything
+from eyespot.engine.average import MovingAverage
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.checkpoint import Checkpoints
 from eyespot.engine.config import EngineConfig, OptimConfig
@@ -25,8 +24,17 @@ from eyespot.engine.divergence import refuse_broken_weights, refuse_divergence
 from eyespot.engine.interrupt import Interrupt
 from eyespot.engine.metrics import Meter, RunLog
 from eyespot.engine.optim import learning_rate, make_optimizer
+from eyespot.engine.processes import Processes, Stopped
 from eyespot.engine.progress import TrainingBar
+from eyespot.engine.state import restore, tensors_of
+from eyespot.engine.strategy import clip_gradients, hollow_copy, is_sharded, start_fabric, whole
 from eyespot.engine.task import Batch, Task
+from eyespot.engine.units import checkpoint_activations, compile_units
+
+__all__ = ["Batches", "Trainer", "split", "start_fabric"]
+
+ECHO_SECONDS = 5.0
+"""Among several processes, signals so shortly after the first are the same wish."""
 
 
 class Batches(Protocol):
@@ -42,40 +50,24 @@ class Batches(Protocol):
         """Tells whether it is the same data."""
 
 
-def start_fabric(engine: EngineConfig) -> Fabric:
-    """Launches the processes that `engine` asks for; under torchrun, joins the ones that torchrun started."""
-    devices, nodes = engine.devices, engine.nodes
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    for chatter in ("lightning.fabric", "lightning.pytorch"):  # importing lightning brings both
-        logging.getLogger(chatter).setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=engine.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=engine.precision,
-    )
-    fabric.launch()
-    return fabric
-
-
 class Trainer:
     """Trains one Task for one stage of a run, from the last checkpoint if there is one.
 
     Args:
         fabric: devices, processes, precision.
-        task: what is trained; moved to the device.
+        task: what is trained; moved to the device, and cut into slices if the strategy is fsdp.
         data: where batches come from.
         optim: length, batch size, optimiser, schedule.
-        engine: logging and checkpoints.
+        engine: logging, checkpoints, memory and speed.
         folder: of the stage; checkpoints go to `folder/checkpoints`.
         metrics_path: the run's metrics.jsonl.
         stage: its name in metrics and progress.
         seed: of the draws inside a step.
         signature: everything that makes this training what it is; a checkpoint with another one is refused.
         callbacks: told how it goes; the trainer does not know what for.
+
+    Raises:
+        ValueError: a setting of `engine` that this Task or its students cannot follow.
     """
 
     def __init__(
@@ -95,14 +87,12 @@ class Trainer:
     ) -> None:
         self.fabric, self.data, self.optim, self.engine = fabric, data, optim, engine
         self.folder, self.metrics_path, self.stage, self.seed = folder, metrics_path, stage, seed
-        self.task = task.to(fabric.device)
+        self.task = task
         self.signature = _plain(
             {**(signature or {}), "seed": seed, "optim": asdict(optim), "pictures": data.fingerprint()}
         )
         self.checkpoints = Checkpoints(folder / "checkpoints", engine.keep_checkpoints)
-        self.optimizer: Any = make_optimizer(task, optim)
-        self.students = nn.ModuleDict(dict(task.students))
-        self.ema = ModelEmaV3(self.students, decay=optim.ema_decay) if optim.ema_decay else None
+        self.processes = Processes()
         self.callbacks = callbacks
         self.step = 0
         self.seconds = 0.0
@@ -111,60 +101,95 @@ class Trainer:
         """Runs to the end.
 
         Returns:
-            The finished students by name (their moving averages if there is an EMA).
+            The finished students by name (their moving averages if there is an EMA). With fsdp they are whole copies on
+            the CPU; only those of the first process hold numbers.
 
         Raises:
             DivergenceError: a loss is NaN or infinite.
             CheckpointError: a checkpoint does not fit or cannot be written.
             KeyboardInterrupt: after a checkpoint, if the user asked to stop.
+            PeerError: another process has failed; says why.
         """
-        state = self.checkpoints.load(self.fabric, self.signature)
-        if state is not None:
-            self._restore(state)
-        else:
-            self._prepare()
-        self.model, self.optimizer = self.fabric.setup(self.task, self.optimizer)
-        for callback in self.callbacks:
-            callback.before_training(self.step)
-        completed = False
-        try:
-            if self.step < self.optim.steps:
-                self._loop()
-            completed = True
-        finally:
+        with self.processes:
+            self._set_up()
             for callback in self.callbacks:
-                callback.after_training(self.step, self._made(), completed)
-        return self._made()
+                callback.before_training(self.step)
+            completed = False
+            try:
+                if self.step < self.optim.steps:
+                    self._loop()
+                self._gather()
+                completed = True
+            finally:
+                for callback in self.callbacks:
+                    callback.after_training(self.step, self._made(), completed)
+            return self._made()
+
+    def _set_up(self) -> None:
+        """Everything up to the first step, from the last checkpoint if there is one."""
+        found = self.checkpoints.find(self.processes, self.signature)
+        sharded = is_sharded(self.fabric)
+        if not sharded:  # what is cut into slices goes to the device piece by piece
+            self.task.to(self.fabric.device)
+        self.students = nn.ModuleDict(dict(self.task.students))
+        # What is shown to others where the students themselves cannot be.
+        self._shown = hollow_copy(self.students) if sharded or self.optim.ema_decay else self.students
+        if self.engine.activation_checkpointing:
+            checkpoint_activations(self.task)
+        if self.engine.compile:
+            compile_units(self.task)
+        self.model = self.fabric.setup_module(self.task)
+        self.task.to(self.fabric.device)
+        self.optimizer: Any = self.fabric.setup_optimizers(make_optimizer(self.task, self.optim))
+        self.parts = _checked_parts(self.task)
+        self.ema = MovingAverage(self.students, self.optim.ema_decay) if self.optim.ema_decay else None
+        if found is None:
+            self._prepare()
+        else:
+            path, facts = found
+            restore(path, self.task, self.optimizer, self.ema, self.processes)
+            self.step, self.seconds = facts["step"], facts["seconds"]
+        if self.ema is not None and not sharded:
+            self._shown.load_state_dict(self.ema.values, assign=True)
 
     def _made(self) -> dict[str, nn.Module]:
         """What the training would end with now."""
-        return dict((self.ema.module if self.ema else self.students).items())
+        return dict(self._shown.named_children())
+
+    def _gather(self) -> None:
+        """Puts students that are cut into slices together, for others to see."""
+        if is_sharded(self.fabric):
+            values = whole(self.ema.values if self.ema else self.students.state_dict())
+            if values:
+                self._shown.load_state_dict(values, assign=True)
 
     def _prepare(self) -> None:
         seed_everything(self.seed, self.stage, "prepare", self.fabric.global_rank)
         self.task.eval()
         count = min(self.task.preparation_steps, self.optim.steps)
         batches = (self._on_device(batch) for batch in islice(self.data.batches(0), count))
-        with self.fabric.autocast():
-            self.task.prepare(batches)
+        model: Any = self.model
+        model.mark_forward_method("prepare")  # so that what the strategy does around a forward happens here too
+        with torch.no_grad():
+            model.prepare(batches)
 
     def _loop(self) -> None:
         batches = self.data.batches(self.step)
         first = self.fabric.is_global_zero
         log = RunLog(self.metrics_path, self.stage, self.step, self.engine.tensorboard) if first else None
         bar = TrainingBar(self.stage, self.optim.steps, self.step, first and self.engine.progress)
+        looks = self._steps_between_looks()
         self.task.train()
         meter = Meter()
         self._mark, self._marked_step = time.monotonic(), self.step
-        with Interrupt() as interrupt, bar:
+        with Interrupt(ECHO_SECONDS if self.processes.count > 1 else 0.0) as interrupt, bar:
             while self.step < self.optim.steps:
                 meter.add(self._train_step(next(batches)))
                 self.step += 1
                 bar.step()
                 save = self._is_due(self.engine.checkpoint_every)
-                log_now = save or self._is_due(self.engine.log_every)
-                stop = self._agree_to_stop(interrupt.requested, log_now)
-                if log_now or stop:
+                stop = self.processes.any_wanted(interrupt.requested)
+                if save or stop or self._is_due(self.engine.log_every):
                     line = self._measure(meter)
                     bar.note(self.step, line["loss"], line["pictures_per_second"])
                     if log:
@@ -172,20 +197,23 @@ class Trainer:
                 if save or stop:
                     self._save()
                 if stop:
-                    raise KeyboardInterrupt(f"stopped at step {self.step}; the same command continues")
-                for callback in self.callbacks:
-                    callback.after_step(self.step, self._made())
+                    raise Stopped(f"stopped at step {self.step}; the same command continues")
+                self._tell_callbacks(looks)
         if log:
             log.close()
 
-    def _agree_to_stop(self, wanted: bool, log_now: bool) -> bool:
-        """Whether every process is to stop after this step."""
-        if self.fabric.world_size == 1:
-            return wanted
-        if not log_now:  # asking the others is a device sync, so it waits for a log line
-            return False
-        wishes = self.fabric.all_reduce(torch.tensor(float(wanted), device=self.fabric.device), reduce_op="sum")
-        return bool(wishes)
+    def _steps_between_looks(self) -> set[int]:
+        """`every` of all callbacks in all processes."""
+        return {
+            every for each in self.processes.gather([call.every for call in self.callbacks]) for every in each if every
+        }
+
+    def _tell_callbacks(self, looks: set[int]) -> None:
+        if any(self.step % every == 0 for every in looks):
+            self._gather()
+        for callback in self.callbacks:
+            if callback.every and self.step % callback.every == 0:
+                callback.after_step(self.step, self._made())
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.optim.steps
@@ -198,28 +226,31 @@ class Trainer:
             group["lr"] = rate
         seed_everything(self.seed, self.stage, "step", self.step, self.fabric.global_rank)
         total: dict[str, Tensor] = {}
-        micro_batches = split(batch, self.optim.accumulate)
+        micro_batches = split(batch, self._micro_batches(batch))
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(micro_batches)):
-                losses = self.model(micro_batch)
+                losses = self.model(_host_entries_stay(micro_batch))
                 share = len(micro_batch["images"]) / len(batch["images"])
                 self.fabric.backward(losses["loss"] * share)
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value.detach() * share
-        total["grad_norm"] = self._clip()
+        for name, parameters in self.parts.items():
+            norm = clip_gradients(parameters, self.optim.clip_norm)
+            total[f"{name}/grad_norm" if name else "grad_norm"] = norm
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.students)
         return total
 
-    def _clip(self) -> Tensor:
-        """Clips the gradient if asked to; its norm before that."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.optim.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_norm, norm)
-        return norm
+    def _micro_batches(self, batch: Batch) -> int:
+        """In how many parts a batch is computed; the same in every process."""
+        if self.engine.max_tokens is None:
+            return self.optim.accumulate
+        tokens = self.task.tokens(batch)
+        if not tokens:
+            raise ValueError(f"{type(self.task).__name__} does not say how many tokens it computes: unset max_tokens")
+        return max(self.optim.accumulate, -(-len(batch["images"]) * tokens // self.engine.max_tokens))
 
     def _measure(self, meter: Meter) -> dict[str, float]:
         """The averages since the last line; the only place where the host reads from the device."""
@@ -248,43 +279,65 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        trained = self.task.trained_state()
-        refuse_broken_weights(trained, self.step, self.checkpoints.last)
-        state = {
-            "signature": self.signature,
-            "seconds": self.seconds,
-            "task": trained,
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-        }
-        self.checkpoints.save(self.fabric, self.step, state)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.task.load_trained_state(state["task"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"])
+        tensors = tensors_of(self.task, self.optimizer, self.ema)
+        refuse_broken_weights(self.task.trained_state(), self.step, self.checkpoints.last, self.processes)
+        facts = {"signature": self.signature, "seconds": self.seconds}
+        self.checkpoints.save(self.processes, self.step, facts, tensors)
 
     def _on_device(self, batch: Batch) -> Batch:
-        return {
-            key: value.to(self.fabric.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        """What the task needs there is moved there, without waiting for it."""
+        wanted = self.task.on_device
+        return {key: _moved(value, self.fabric.device) if key in wanted else value for key, value in batch.items()}
 
 
-def split(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in `parts` nearly equal micro-batches; what is not per picture goes with each."""
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _moved(entry, device) for key, entry in value.items()}
+    return value
+
+
+def _host_entries_stay(batch: Batch) -> Batch:
+    """The batch as a mapping that DDP and FSDP pass on as it is: of a dict they would move every tensor."""
+    return MappingProxyType(batch)
+
+
+def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
+    """The batch in `parts` nearly equal micro-batches (fewer if it has fewer pictures).
+
+    Tensors with one entry per picture are cut, also inside mappings; what is not per picture goes with each.
+    """
     count = len(batch["images"])
     edges = [count * part // parts for part in range(parts + 1)]
     return [
-        {
-            key: value[start:stop] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
-            for key, value in batch.items()
-        }
+        {key: _cut(value, count, slice(start, stop)) for key, value in batch.items()}
         for start, stop in pairwise(edges)
         if stop > start
     ]
+
+
+def _cut(value: Any, count: int, part: slice) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _cut(entry, count, part) for key, entry in value.items()}
+    per_picture = isinstance(value, Tensor) and value.ndim and len(value) == count
+    return value[part] if per_picture else value
+
+
+def _checked_parts(task: Task) -> dict[str, list[nn.Parameter]]:
+    """The task's parts.
+
+    Raises:
+        ValueError: they leave out something that trains, or name it twice.
+    """
+    parts = {name: list(parameters) for name, parameters in task.parts().items()}
+    named = [id(parameter) for parameters in parts.values() for parameter in parameters]
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad and named.count(id(parameter)) != 1:
+            raise ValueError(
+                f"{type(task).__name__}.parts() must name {name} once, not {named.count(id(parameter))} times"
+            )
+    return parts
 
 
 def _plain(value: Any) -> Any:

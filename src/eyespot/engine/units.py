@@ -1,0 +1,117 @@
+"""Units: the repeated parts of a network, such as transformer blocks. One rule says what they are, for all uses.
+
+A unit is what FSDP gathers and frees as a whole, what activation checkpointing computes twice, and what
+`torch.compile` compiles (equal blocks share one compilation). The rule (ours): going down from a network, the elements
+of the first `nn.Sequential` or `nn.ModuleList` on each way, as far as they consist of several layers. So it is the
+blocks of a ViT, the stages of ConvNeXt, MobileNet or Swin, the residual blocks of a ResNet. An entry of an
+`nn.ModuleDict` without units inside (an adapter head) is one itself. All else, stems and last norms, is in no unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from eyespot.engine.task import Task
+
+BACKEND = "inductor"
+"""What `torch.compile` hands its graphs to."""
+
+MOST_COMPILATIONS = 1024
+"""Per function, over all blocks and sizes; torch's own limit of 8 would go back to eager without a word."""
+
+
+def units_of(module: nn.Module) -> list[nn.Module]:
+    """The units of a network or a Task, in the order of its modules; each holds at least one parameter."""
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        return [element for element in module if _has_layers(element)]
+    found: list[nn.Module] = []
+    for child in module.children():
+        inside = units_of(child)
+        if not inside and isinstance(module, nn.ModuleDict) and _has_layers(child):
+            inside = [child]
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return any(True for _ in module.children()) and any(True for _ in module.parameters())
+
+
+def checkpoint_activations(task: Task) -> None:
+    """Makes every unit of the students forget what it computed inside and compute it again in the backward pass.
+
+    Changes nothing but memory and time: random draws are repeated, and batch norm counts a batch once. Models without
+    units do it as timm does, if they are timm's (RegNet; there batch norm counts twice).
+
+    Raises:
+        ValueError: a student offers neither.
+    """
+    for name, student in task.students.items():
+        units = units_of(student)
+        for unit in units:
+            # Inside the module's call, so that what FSDP does around it happens once. As a partial of a bound method it
+            # follows the module when that is copied.
+            unit.forward = partial(_recomputed, unit.forward)
+        if not units:
+            _let_timm_checkpoint(name, student)
+
+
+def _let_timm_checkpoint(name: str, student: nn.Module) -> None:
+    try:
+        getattr(student, "model", student).set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise ValueError(
+            f"student {name!r} ({getattr(student, 'name', type(student).__name__)}) has no blocks or stages whose "
+            "activations could be dropped; set engine.activation_checkpointing to false"
+        ) from error
+
+
+def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    norms = [module for module in forward.__self__.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    contexts = partial(_count_batch_once, norms)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _count_batch_once(norms: list[_BatchNorm]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Contexts for the first and for the second computation."""
+    return nullcontext(), _without_running_statistics(norms)
+
+
+@contextmanager
+def _without_running_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Batch statistics as ever, but they leave no trace."""
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def compile_units(task: Task) -> None:
+    """Sends students, their heads and the teachers through `torch.compile`, unit by unit and in place.
+
+    A network without units is compiled as a whole. Every size of pictures is compiled once, the first time it comes up;
+    names in the state dict stay as they are.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILATIONS)
+    accumulated = torch._dynamo.config.accumulated_recompile_limit
+    torch._dynamo.config.accumulated_recompile_limit = max(accumulated, MOST_COMPILATIONS)
+    networks = [*task.students.values(), *task.teachers.values()]
+    whole = [network for network in networks if not units_of(network)]
+    for module in [*units_of(task), *whole]:
+        module.compile(backend=BACKEND, dynamic=False)

@@ -1,0 +1,200 @@
+"""Units, activation checkpointing and compilation: they change memory and speed, never the result."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, stored, toy_optim
+
+from eyespot import load_encoder
+from eyespot.distill.committee import Committee
+from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.engine import units
+from eyespot.engine.units import units_of
+from eyespot.features import Features
+
+
+def on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, num_classes=0)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("vit_tiny_patch16_dinov3_qkvb", "EvaBlock", 12),
+        ("vit_base_patch16_siglip_224", "Block", 12),
+        ("convnext_tiny", "ConvNeXtStage", 4),
+        ("swin_tiny_patch4_window7_224", "SwinTransformerStage", 4),
+        ("resnet18", "BasicBlock", 8),
+        ("mobilenetv4_conv_small", "Sequential", 5),
+    ],
+)
+def test_units_are_blocks_or_stages(name: str, kind: str, count: int) -> None:
+    found = units_of(on_meta(name))
+    assert [type(unit).__name__ for unit in found] == [kind] * count
+    owned = [id(weight) for unit in found for weight in unit.parameters()]
+    assert len(owned) == len(set(owned))
+
+
+def test_adapter_heads_are_units_and_small_things_are_not() -> None:
+    task = distillation("timm/test_vit?pretrained=false")
+    kinds = [type(unit).__name__ for unit in units_of(task)]
+    assert sorted(set(kinds)) == ["Block", "TeacherAdapter", "Tiny"]
+    assert units_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == []
+    assert units_of(ToyTask()) == []
+
+
+class Tiny(nn.Module):
+    pass
+
+
+def distillation(spec: str, **options: Any) -> FeatureDistillation:
+    from test_divergence import Teacher
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = load_encoder(spec)
+        teacher = Teacher()
+    teacher.__class__ = type("Tiny", (Teacher,), {"_encode": _without_counting})
+    settings: dict[str, Any] = {"adapter_width": 8, "student_sizes": [64], "statistics_steps": 1, **options}
+    return FeatureDistillation(student, Committee({"teacher": teacher}), **settings)
+
+
+def _without_counting(self: Any, images: torch.Tensor) -> Features:
+    patches = nn.functional.avg_pool2d(images, 8) * self.scale
+    return Features(patches.mean((2, 3)), patches)
+
+
+def train(folder: Path, spec: str, steps: int = 3, data: ToyBatches | None = None, **engine: Any) -> Any:
+    sizes = {"student_sizes": engine.pop("sizes", [64])}
+    optim = toy_optim(steps=steps, warmup_steps=0, accumulate=engine.pop("accumulate", 1))
+    precision = engine.pop("precision", "32-true")
+    trainer = make_trainer(
+        folder,
+        task=distillation(spec, **sizes),
+        data=data,
+        engine=replace(PLAIN, precision=precision, checkpoint_every=2, **engine),
+        optim=optim,
+    )
+    trainer.train()
+    return trainer
+
+
+VIT = "timm/test_vit?pretrained=false&drop_path_rate=0.2"
+CNN = "timm/test_resnet?pretrained=false"
+"""With batch norm."""
+
+
+@pytest.mark.parametrize("spec", [VIT, CNN, "timm/test_convnext?pretrained=false"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_activation_checkpointing_changes_no_bit(tmp_path: Path, spec: str, precision: str) -> None:
+    """Not the weights, nor the draws of drop path, nor the statistics of batch norm."""
+    plain = train(tmp_path / "plain", spec, precision=precision)
+    spared = train(tmp_path / "spared", spec, precision=precision, activation_checkpointing=True)
+    assert same(state_of(spared.task), state_of(plain.task))
+    assert plain.checkpoints.last and spared.checkpoints.last
+    assert same(stored(spared.checkpoints.last), stored(plain.checkpoints.last))
+
+
+def test_activation_checkpointing_keeps_less() -> None:
+    """What a forward pass keeps for the backward pass, in bytes."""
+    kept = []
+    for spare in (False, True):
+        task = distillation(VIT)
+        if spare:
+            units.checkpoint_activations(task)
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            task.students["student"](torch.rand(4, 3, 64, 64))
+        kept.append(sum(sizes.values()))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_a_copy_of_a_checkpointed_student_computes_with_its_own_weights() -> None:
+    """As the probes take one."""
+    task = distillation(VIT)
+    units.checkpoint_activations(task)
+    student, images = task.students["student"].eval(), torch.rand(1, 3, 64, 64)
+    copied = copy.deepcopy(student)
+    with torch.no_grad():
+        before = copied(images).summary
+        for weight in student.parameters():
+            weight.zero_()
+        assert torch.equal(copied(images).summary, before)
+        assert not torch.equal(student(images).summary, before)
+
+
+def test_models_without_blocks_are_left_to_timm_or_refused_by_name(tmp_path: Path) -> None:
+    train(tmp_path, "timm/regnety_002?pretrained=false", steps=1, activation_checkpointing=True)
+    trainer = make_trainer(tmp_path, task=ToyTask(), engine=replace(PLAIN, activation_checkpointing=True))
+    with pytest.raises(ValueError, match=r"student 'student' \(Student\) has no blocks .* activation_checkpointing"):
+        trainer.train()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every graph that is compiled, with a compiler that costs nothing."""
+    seen: list[Any] = []
+
+    def compiler(graph: Any, inputs: Any) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(units, "BACKEND", compiler)
+    return seen
+
+
+@pytest.mark.parametrize("spec", [VIT, CNN])
+def test_compiled_equals_eager_and_keeps_names(tmp_path: Path, graphs: list[Any], spec: str) -> None:
+    plain = train(tmp_path / "plain", spec)
+    assert not graphs
+    compiled = train(tmp_path / "compiled", spec, compile=True)
+    assert graphs
+    assert state_of(compiled.task).keys() == state_of(plain.task).keys()
+    for name, value in state_of(plain.task).items():
+        torch.testing.assert_close(compiled.task.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_every_size_is_compiled_once(tmp_path: Path, graphs: list[Any]) -> None:
+    class Counting(ToyBatches):
+        def batches(self, start_step: int = 0) -> Any:
+            for batch in super().batches(start_step):
+                counts.append(len(graphs))
+                yield batch
+
+    counts: list[int] = []
+    trainer = train(tmp_path, VIT, steps=12, sizes=[64, 80, 96], compile=True, data=Counting())
+    sides = [trainer.task.sizes(step)[0] for step in range(12)]
+    first = {side: sides.index(side) for side in sides}
+    assert len(first) == 3
+    grew = [step for step in range(12) if (counts[1:] + [len(graphs)])[step + 1] > counts[1:][step]]
+    assert grew == sorted(first.values())
+
+
+def test_a_compiled_training_can_be_continued(tmp_path: Path, graphs: list[Any]) -> None:
+    whole = train(tmp_path / "whole", VIT, compile=True)
+    with pytest.raises(Crash):
+        train(tmp_path / "cut", VIT, compile=True, data=ToyBatches(fails_at=2))
+    cut = train(tmp_path / "cut", VIT, compile=True)
+    assert same(state_of(cut.task), state_of(whole.task))
+
+
+def test_compiled_and_checkpointed_together(tmp_path: Path, graphs: list[Any]) -> None:
+    plain = train(tmp_path / "plain", VIT)
+    both = train(tmp_path / "both", VIT, compile=True, activation_checkpointing=True, accumulate=1)
+    assert graphs
+    for name, value in state_of(plain.task).items():
+        torch.testing.assert_close(both.task.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
