@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, Self, TypedDict, cast
 
 import torch
 from PIL import Image
@@ -24,6 +24,10 @@ from eyespot.data.views import ViewConfig, apply_view, draw_view
 
 MOST_BROKEN_IN_A_ROW = 256
 """After so many broken pictures one after another a source counts as broken as a whole."""
+
+
+Companion = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
+"""(source, index, view), int64 [b] each: the pictures of a batch and their views -> further entries of that batch."""
 
 
 class BrokenSourceError(ValueError):
@@ -97,6 +101,8 @@ class PictureLoader:
     Attributes:
         sources: the opened sources.
         failures: reason by name of every broken picture met so far in the batches taken.
+        companion: gives more entries for each batch; set it before the first batch is asked for. Called where pictures
+            are made, so its work overlaps with training if there are workers; it must be picklable.
 
     Raises:
         FileNotFoundError, ValueError: a source cannot be opened, or the numbers do not fit together.
@@ -132,6 +138,15 @@ class PictureLoader:
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)
         self._reader = _Reader(self.sources, config)
+
+    @property
+    def companion(self) -> Companion | None:
+        """See the class."""
+        return self._reader.companion
+
+    @companion.setter
+    def companion(self, companion: Companion | None) -> None:
+        self._reader.companion = companion
 
     @property
     def picture_count(self) -> int:
@@ -208,6 +223,7 @@ class _Reader(Dataset):
     def __init__(self, sources: Sequence[PictureSource], config: DataConfig) -> None:
         self.sources = sources
         self.config = config
+        self.companion: Companion | None = None
         self._kept: dict[tuple[int, int], Image.Image] = {}
 
     def __getitem__(self, draws: Draws) -> Batch | BrokenSourceError:
@@ -224,7 +240,7 @@ class _Reader(Dataset):
             images.append(apply_view(picture, drawn, self.config.size))
             labels.append(-1 if label is None else label)
             indices.append(index)
-        return Batch(
+        batch = Batch(
             step=draws.step,
             images=torch.stack(images),
             labels=torch.tensor(labels),
@@ -233,6 +249,10 @@ class _Reader(Dataset):
             view=torch.from_numpy(draws.view.copy()),
             failures=failures,
         )
+        if self.companion is not None:
+            more = self.companion(batch["source"], batch["index"], batch["view"])
+            return cast(Batch, {**batch, **more})
+        return batch
 
     def _first_good(self, number: int, wanted: int, failures: list[str]) -> tuple[int, Image.Image, int | None]:
         source = self.sources[number]

@@ -15,6 +15,7 @@ from PIL import Image
 from eyespot.data.decode import MAX_PIXELS, SUFFIXES, decode_picture
 from eyespot.data.fingerprint import fingerprint_of
 from eyespot.data.shards import ShardSource
+from eyespot.data.strings import StringTable
 
 
 @runtime_checkable
@@ -80,10 +81,11 @@ class FolderSource:
             raise FileNotFoundError(f"no folder {str(self.root)!r}{_nearest(self.root)}")
         if not self.root.is_dir():
             raise NotADirectoryError(f"{str(self.root)!r} is a file; give the folder that holds the pictures")
-        self._paths = sorted(_picture_paths(self.root))
-        if not self._paths:
+        paths = sorted(_picture_paths(self.root))
+        if not paths:
             raise ValueError(_why_empty(self.root))
-        self.classes = _class_folders(self._paths)
+        self.classes = _class_folders(paths)
+        self._paths = StringTable(paths)
         self._labels = {name: label for label, name in enumerate(self.classes or ())}
 
     def __len__(self) -> int:
