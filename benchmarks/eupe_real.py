@@ -47,7 +47,7 @@ def arm_config(arm: str, seed: int, args: argparse.Namespace) -> EupeConfig:
     settings = read_settings("eupe", [args.preset] if arm == "full" else [args.preset, arm])
     settings["teachers"] = [f"onnx/{args.teachers / file}" for file in EXPERTS.values()]
     settings["data"]["sources"] = [str(args.data / part) for part in PICTURES]
-    settings |= {"seed": seed, "teacher_cache": str(args.work / "teacher-cache")}
+    settings |= {"seed": seed, "cache": {"folder": str(args.work / "teacher-cache")}}
     settings["student"]["model"] = args.student
     config = build(EupeConfig, settings, args.preset)
     if args.scale != 1:

@@ -79,8 +79,8 @@ def make_task(args: argparse.Namespace) -> FeatureDistillation:
 def by_hand(args: argparse.Namespace, images: Tensor) -> Callable[[], None]:
     """One step in plain torch: no engine, no Task.forward, no logging."""
     task = make_task(args)
-    teacher, student = task.committee.teachers["teacher"], task.student.train()
-    head = task.heads["teacher"]
+    teacher, student = task.committee.teachers["teacher"], task.learners["student"].encoder.train()
+    head = task.learners["student"].heads["teacher"]
     optimizer = make_optimizer(task, OptimConfig(steps=1, batch_size=1, learning_rate=1e-4))
 
     def step() -> None:

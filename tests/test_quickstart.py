@@ -208,7 +208,7 @@ def test_quickstart_config_is_a_whole_run(preset: str) -> None:
     assert short_names(config.teachers) == list(EXPERTS)
     for stage in (config.stage1, config.stage2, config.stage3):
         assert stage.steps > stage.warmup_steps > 0
-    student = load_encoder(config.student.model, pretrained=False)
+    student = load_encoder(config.student.model[0], pretrained=False)
     for side in {*config.stage2.student_sizes, *config.stage3.student_sizes, PICTURE}:
         assert student.size_error(side, side) is None
 

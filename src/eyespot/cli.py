@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,64 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 import eyespot
+from eyespot.cli_cache import cache
 from eyespot.cli_deploy import benchmark, export
-
-DEFAULT_PRESET = "laptop"
-
-
-def distill(arguments: Sequence[str]) -> None:
-    """Train a student by a recipe; the same command again continues an interrupted run.
-
-    eyespot distill eupe [--preset P ... | --config FILE] --teachers SPEC ... --data SOURCE ... --output RUN
-    """
-    from eyespot.recipes import RECIPES
-    from eyespot.recipes.presets import build, preset_names, read_settings
-
-    parser = argparse.ArgumentParser("eyespot distill", add_help=False, allow_abbrev=False)
-    parser.add_argument("recipe")
-    parser.add_argument("--preset", nargs="+")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--output", type=Path)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        _say(distill.__doc__ or "")
-        working = ", ".join(name for name, recipe in RECIPES.items() if recipe.module)
-        _say(f"Recipes: {working}. `eyespot distill RECIPE --help` shows all settings.")
-        return
-    known, rest = parser.parse_known_args(arguments)
-    recipe = RECIPES[_nearest(known.recipe, RECIPES, "recipe")]
-    config_class = recipe.config_class
-    presets = known.preset or ([] if known.config else [DEFAULT_PRESET])
-    settings = read_settings(recipe.name, presets, known.config)
-    source = " + ".join([*presets, *([str(known.config)] if known.config else [])])
-    base = build(config_class, settings, source)
-    config = tyro.cli(
-        config_class,
-        prog=f"eyespot distill {recipe.name}",
-        description=f"{recipe.about} ({recipe.paper}). Beside the settings below: --output RUN (the run folder), "
-        f"--preset {{{', '.join(preset_names(recipe.name))}}} (several are laid over one another; default "
-        f"{DEFAULT_PRESET}), --config FILE (a YAML file as `eyespot recipes {recipe.name}` prints it).",
-        default=base,
-        args=_as_tyro_wants(rest),
-    )
-    if known.output is None:
-        raise ValueError("--output RUN is missing: name the folder of the run")
-    # Once more through pydantic, because tyro builds the class field by field.
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    student = recipe.distill(build(config_class, asdict(config), "settings"), known.output)
-    if rank_zero_only.rank == 0:
-        _say(f"\nThe student is in {student}, the report in {known.output / 'report.html'}.")
-        _say(f'Use it: eyespot.load_encoder("run/{known.output}")')
-
-
-def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
-    """`--data A B` is short for `--data.sources A B`; null and none both mean None, but for the standardizer "none"."""
-    words: list[str] = []
-    for argument in arguments:
-        for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
-            is_none = word == "null" or (word == "none" and words[-1:] != ["--standardizer"])
-            words.append("None" if is_none else "--data.sources" if word == "--data" else word)
-    return words
+from eyespot.cli_plan import plan
+from eyespot.cli_recipes import DEFAULT_PRESET, distill, nearest
 
 
 def recipes(
@@ -96,7 +40,7 @@ def recipes(
             table.add_row(recipe.name, recipe.about, recipe.paper, recipe.status, presets)
         Console().print(table)
         return
-    recipe = RECIPES[_nearest(name, RECIPES, "recipe")]
+    recipe = RECIPES[nearest(name, RECIPES, "recipe")]
     config = build(recipe.config_class, read_settings(recipe.name, preset), " + ".join(preset))
     print(yaml.safe_dump(_lists(asdict(config)), sort_keys=False), end="")
 
@@ -259,6 +203,8 @@ def push(
 VERBS: dict[str, Callable[..., Any]] = {
     "quickstart": quickstart,
     "recipes": recipes,
+    "plan": plan,
+    "cache": cache,
     "distill": distill,
     "evaluate": evaluate,
     "report": report,
@@ -268,6 +214,9 @@ VERBS: dict[str, Callable[..., Any]] = {
     "push": push,
     "toybox": toybox,
 }
+
+OF_RECIPES = (plan, cache, distill)
+"""Verbs that read their arguments themselves, because they depend on the recipe."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -280,9 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(eyespot.__version__)
         return
     try:
-        verb = VERBS[_nearest(words[0], VERBS, "verb")]
-        if verb is distill:
-            distill(words[1:])
+        verb = VERBS[nearest(words[0], VERBS, "verb")]
+        if verb in OF_RECIPES:
+            verb(words[1:])
         else:
             tyro.cli(verb, prog=f"eyespot {words[0]}", args=words[1:])
     except KeyboardInterrupt as error:
@@ -302,15 +251,6 @@ def _usage() -> None:
 
     for source in SOURCES.values():
         _say(f"  {source.usage}")
-
-
-def _nearest(word: str, known: Any, kind: str) -> str:
-    if word in known:
-        return word
-    near = difflib.get_close_matches(word, known, n=1)
-    raise ValueError(
-        f"no {kind} {word!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
-    )
 
 
 def _lists(value: Any) -> Any:

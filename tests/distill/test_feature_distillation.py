@@ -13,6 +13,7 @@ from eyespot.engine.optim import make_optimizer
 from eyespot.features import Features
 
 HIDDEN = 16
+HERE = "learners.student."
 LAYERS = ("0.weight", "1.weight", "1.bias", "3.weight")
 
 
@@ -42,16 +43,17 @@ def test_one_step_equals_a_reference_in_plain_torch():
     task = prepared()
     config = OptimConfig(steps=1, batch_size=4, learning_rate=1e-2, weight_decay=0.1)
     optimizer = make_optimizer(task, config)
-    student = copy.deepcopy(task.student)
-    heads = {name: value.clone() for name, value in task.heads.state_dict().items()}
+    learner = copy.deepcopy(task.learners["student"])
+    student = learner.encoder
+    heads = {name: value.clone() for name, value in learner.heads.state_dict().items()}
 
     losses = task(make_batch(step=7))
     losses["loss"].backward()
     gradients = {name: weight.grad.clone() for name, weight in task.named_parameters() if weight.grad is not None}
     optimizer.step()
 
-    weights = {f"student.{name}": weight for name, weight in student.named_parameters()}
-    weights |= {f"heads.{name}": value.requires_grad_() for name, value in heads.items()}
+    weights = {f"{HERE}encoder.{name}": weight for name, weight in student.named_parameters()}
+    weights |= {f"{HERE}heads.{name}": value.requires_grad_() for name, value in heads.items()}
     loss, parts = reference_loss(student, weights)
     loss.backward()
 
@@ -88,7 +90,7 @@ def reference_loss(student, weights):
         patch = (target.patches - patch_mean[:, None, None]) / patch_std[:, None, None]
 
         def head(values, which, name=name):
-            own = {key: weights[f"heads.{name}.{which}.{key}"] for key in LAYERS}
+            own = {key: weights[f"{HERE}heads.{name}.{which}.{key}"] for key in LAYERS}
             hidden = F.layer_norm(values @ own["0.weight"].T, (HIDDEN,), own["1.weight"], own["1.bias"])
             return F.gelu(hidden) @ own["3.weight"].T
 
@@ -132,7 +134,7 @@ def test_a_student_that_says_what_the_teacher_says_loses_nothing():
         student_sizes=(32,),
         standardizer="none",
     )
-    task.heads["t"] = Passing()
+    task.learners["student"].heads["t"] = Passing()
     task.eval()
     assert task(make_batch())["loss"].item() == pytest.approx(0, abs=1e-5)
 
@@ -166,7 +168,7 @@ def test_student_and_teachers_look_at_the_sizes_drawn():
 
         return hook
 
-    task.student.register_forward_pre_hook(watch("student"))
+    task.learners["student"].encoder.register_forward_pre_hook(watch("student"))
     for name, teacher in task.committee.items():
         teacher.register_forward_pre_hook(watch(name))
     seen = set()
@@ -219,8 +221,8 @@ def test_prepare_needs_batches():
 def test_only_student_and_heads_are_trained():
     task = prepared()
     trained = {name.partition(".")[0] for name, weight in task.named_parameters() if weight.requires_grad}
-    assert trained == {"student", "heads"}
-    assert task.students == {"student": task.student}
+    assert trained == {"learners"}
+    assert task.students == {"student": task.learners["student"].encoder}
     before = {name: value.clone() for name, value in task.committee.state_dict().items()}
     optimizer = torch.optim.SGD([weight for weight in task.parameters() if weight.requires_grad], lr=1.0)
     task(make_batch())["loss"].backward()
@@ -236,9 +238,9 @@ def test_the_adapters_have_the_parameters_of_the_paper():
         for teacher in teachers().values()
         for width, out in ((6, teacher.summary_dim), (5, teacher.patch_dim))
     )
-    assert sum(weight.numel() for weight in task.heads.parameters()) == wanted
+    assert sum(weight.numel() for weight in task.learners["student"].heads.parameters()) == wanted
     assert task.adapters().keys() == {
-        *(f"heads.{name}" for name in task.heads.state_dict()),
+        *(f"heads.{name}" for name in task.learners["student"].heads.state_dict()),
         *(f"standardizers.{name}" for name in task.standardizers.state_dict()),
     }
 
@@ -246,7 +248,7 @@ def test_the_adapters_have_the_parameters_of_the_paper():
 def test_the_committee_is_not_saved():
     task = prepared()
     state = task.trained_state()
-    assert {name.partition(".")[0] for name in state} == {"student", "heads", "standardizers"}
+    assert {name.partition(".")[0] for name in state} == {"learners", "standardizers"}
     other = make_task()
     other.load_trained_state(state)
     losses = other.train()(make_batch())
@@ -259,11 +261,13 @@ def test_nor_a_cached_one(tmp_path):
     assert not any(name.startswith("committee") for name in task.trained_state())
 
 
-def test_a_cached_committee_gives_the_same_training_to_float16(tmp_path):
+def test_a_cached_committee_gives_the_same_training_to_the_stored_precision(tmp_path):
     columns = {"source": torch.zeros(4).long(), "index": torch.arange(4), "view": torch.zeros(4).long()}
     batch = make_batch(**columns)
     live = prepared()
-    committee = CachedCommittee(Committee(teachers()), tmp_path, setting={}, source_lengths=[4], views=1)
+    committee = CachedCommittee(
+        Committee(teachers()), tmp_path, setting={}, source_lengths=[4], views=1, store="float16"
+    )
     remembering = FeatureDistillation(ToyEncoder("student"), committee, adapter_width=HIDDEN, student_sizes=(32,))
     remembering.load_trained_state(live.trained_state())
     for _ in range(2):
@@ -274,10 +278,10 @@ def test_a_cached_committee_gives_the_same_training_to_float16(tmp_path):
     ("spoil", "says"),
     [
         (
-            lambda state: {name: value for name, value in state.items() if name != "student.pool.bias"},
-            "student.pool.bias",
+            lambda state: {name: value for name, value in state.items() if name != f"{HERE}encoder.pool.bias"},
+            "encoder.pool.bias",
         ),
-        (lambda state: {**state, "heads.third.summary.0.weight": torch.zeros(1)}, "heads.third"),
+        (lambda state: {**state, f"{HERE}heads.third.summary.0.weight": torch.zeros(1)}, "heads.third"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(spoil, says):
@@ -302,6 +306,6 @@ def test_what_the_student_excludes_from_weight_decay():
             return {"embed.weight"}
 
     task = FeatureDistillation(Careful("student"), Committee(teachers()), adapter_width=4, student_sizes=(32,))
-    assert task.no_weight_decay() == {"student.embed.weight"}
+    assert task.no_weight_decay() == {f"{HERE}encoder.embed.weight"}
     assert make_task().no_weight_decay() == set()
     assert make_task(statistics_steps=12).preparation_steps == 12

@@ -23,7 +23,7 @@ PUBLISHED: dict[str, Any] = {
     # What is known of the paper's recipe, by the name of the setting: sections 4.1 and 4.2, and the student of table 1.
     "data.weights": [0.9, 0.1],
     "data.batches": "homogeneous",
-    "student.model": "timm/vit_base_patch16_dinov3_qkvb",
+    "student.model": ["timm/vit_base_patch16_dinov3_qkvb"],
     "standardizer": "channel",
     "stage1.adapter_width": 1536,
     "stage1.statistics_steps": 500,
@@ -115,7 +115,7 @@ def test_every_preset_is_a_configuration_and_survives_yaml(name: str) -> None:
 def test_every_preset_is_a_whole_run_once_teachers_are_named(name: str) -> None:
     settings = merged(read_settings("eupe", [name]), {"teachers": ["timm/test_vit"]})
     config = build(EupeConfig, settings, name).checked()
-    for model in filter(None, (config.proxy, config.student.model)):
+    for model in filter(None, (config.proxy, *config.student.model)):
         assert timm.is_model(model.removeprefix("timm/").partition("?")[0]), model
 
 
@@ -147,7 +147,7 @@ def test_the_reader_of_marks_finds_those_beside_and_above(path: str) -> None:
 def test_paper_stages_one_and_two_see_one_size_and_teachers_their_native_one(paper: EupeConfig) -> None:
     assert paper.stage1.teacher_sizes == ()
     assert paper.stage1.student_sizes == (256,)
-    assert paper.max_grid is None and paper.teacher_cache is None and paper.data.views is None
+    assert paper.max_grid is None and paper.cache.folder is None and paper.data.views is None
 
 
 def test_paper_teachers_are_the_published_ones_at_their_sizes(paper: EupeConfig) -> None:
@@ -181,7 +181,7 @@ def test_paper_proxy_has_four_registers_and_1_84_billion_parameters(paper: EupeC
 
 def test_paper_student_is_the_vit_b_of_table_1(paper: EupeConfig) -> None:
     with torch.device("meta"):
-        student = create_timm_encoder(paper.student.model.removeprefix("timm/"), pretrained=False)
+        student = create_timm_encoder(paper.student.model[0].removeprefix("timm/"), pretrained=False)
     assert parameters(student) == pytest.approx(86e6, rel=0.005)
     assert (student.stride, student.native_size) == (16, None)
 

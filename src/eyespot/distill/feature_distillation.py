@@ -1,4 +1,4 @@
-"""Feature distillation: one student learns to say what every teacher of a committee says, about the same picture.
+"""Feature distillation: a student learns to say what every teacher of a committee says, about the same picture.
 
 All three stages of EUPE and direct multi-teacher distillation are this one Task; only the committee, the student and
 the sizes differ.
@@ -6,6 +6,7 @@ the sizes differ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -13,9 +14,8 @@ from torch import Tensor, nn
 
 from eyespot.data.randomness import numpy_generator
 from eyespot.distill.cache import CachedCommittee
-from eyespot.distill.committee import Committee, as_unit_floats, resize_pictures
-from eyespot.distill.heads import TeacherAdapter
-from eyespot.distill.losses import distillation_losses
+from eyespot.distill.committee import Committee, as_unit_floats
+from eyespot.distill.learner import Learner
 from eyespot.distill.standardizers import FeatureStandardizer
 from eyespot.encoders import Encoder
 from eyespot.engine.task import Batch, Task
@@ -23,10 +23,13 @@ from eyespot.features import Features
 
 
 class FeatureDistillation(Task):
-    """Student -> adapter heads -> losses against standardized teacher features (EUPE section 4.1).
+    """Students -> adapter heads -> losses against standardized teacher features (EUPE section 4.1).
+
+    With several students the teachers look at each picture once for all of them, which is where the time goes. The
+    students share nothing else, so each becomes what it would have become alone (ours).
 
     Args:
-        student: the encoder that is trained.
+        students: what is trained, by name; a single encoder is called "student".
         committee: the frozen teachers; one (the proxy) in EUPE's stages 2 and 3.
         adapter_width: hidden width of the adapter heads.
         student_sizes: sides in pixels, rounded to the student's stride; one per step is drawn from these.
@@ -35,11 +38,14 @@ class FeatureDistillation(Task):
         standardizer: a key of `eyespot.distill.standardizers.STANDARDIZERS`.
         statistics_steps: batches over which the target statistics are estimated (500 in the paper).
         seed: names the draws of sizes, together with the step; the same on every rank.
+
+    Raises:
+        ValueError: no students.
     """
 
     def __init__(
         self,
-        student: Encoder,
+        students: Encoder | Mapping[str, Encoder],
         committee: Committee | CachedCommittee,
         *,
         adapter_width: int,
@@ -50,11 +56,16 @@ class FeatureDistillation(Task):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.student = student
         self.committee = committee
-        dims = (student.summary_dim, student.patch_dim)
         widths = {name: (teacher.summary_dim, teacher.patch_dim) for name, teacher in committee.items()}
-        self.heads = nn.ModuleDict({name: TeacherAdapter(dims, adapter_width, out) for name, out in widths.items()})
+        encoders = {"student": students} if isinstance(students, Encoder) else dict(students)
+        if not encoders:
+            raise ValueError("feature distillation needs at least one student")
+        self.learners = nn.ModuleDict()
+        for name, encoder in encoders.items():
+            # The same draws for the heads of each, so that they do not depend on who else is there.
+            with torch.random.fork_rng(devices=()):
+                self.learners[name] = Learner(encoder, adapter_width, widths)
         self.standardizers = nn.ModuleDict(
             {name: FeatureStandardizer(standardizer, out) for name, out in widths.items()}
         )
@@ -64,17 +75,28 @@ class FeatureDistillation(Task):
         self.seed = seed
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses `TEACHER/summary` and `TEACHER/patch` of each teacher, and their plain sum `loss` (EUPE eq. 7)."""
+        """The losses `TEACHER/summary` and `TEACHER/patch` of each teacher, and their plain sum `loss` (EUPE eq. 7).
+
+        With several students their names stand in front, `NAME/loss` is the sum of each, and `loss` that of all.
+        """
         student_size, teacher_size = self.sizes(batch["step"])
-        targets = self.committee(batch, teacher_size)
+        seen = self.committee(batch, teacher_size)
+        targets = {name: self.standardizers[name](features) for name, features in seen.items()}
         images = as_unit_floats(batch["images"])
-        features = self.student(resize_pictures(images, self.student.fitting_size(student_size)))
-        losses: dict[str, Tensor] = {}
-        for name, target in targets.items():
-            prediction = self.heads[name](features)
-            standardized = self.standardizers[name](target)
-            losses[f"{name}/summary"], losses[f"{name}/patch"] = distillation_losses(prediction, standardized)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        losses: dict[str, dict[str, Tensor]] = {}
+        for name, learner in self.learners.items():
+            # Every student draws the same (drop path), as if it were alone.
+            with torch.random.fork_rng(devices=[images.device] if images.is_cuda else ()):
+                losses[name] = learner(images, student_size, targets)
+        sums = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
+        if len(losses) == 1:
+            return {"loss": next(iter(sums.values())), **next(iter(losses.values()))}
+        named = {f"{name}/{term}": value for name, terms in losses.items() for term, value in terms.items()}
+        return {
+            "loss": torch.stack(list(sums.values())).sum(),
+            **{f"{name}/loss": value for name, value in sums.items()},
+            **named,
+        }
 
     def sizes(self, step: int) -> tuple[int | None, int | None]:
         """(student side, teacher side) in pixels at a step; independent draws, the same on every rank."""
@@ -87,8 +109,24 @@ class FeatureDistillation(Task):
 
     @property
     def students(self) -> Mapping[str, nn.Module]:
-        """The one student."""
-        return {"student": self.student}
+        """The students by name."""
+        return {name: self._learner(name).encoder for name in self.learners}
+
+    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Each student's parameters, with those of its heads: nothing else ties them together."""
+        if len(self.learners) == 1:
+            return super().parts()
+        return {
+            name: [weight for weight in learner.parameters() if weight.requires_grad]
+            for name, learner in self.learners.items()
+        }
+
+    def tokens(self, batch: Batch) -> int:
+        """The largest number of tokens per picture in this step's teachers and students."""
+        student_size, teacher_size = self.sizes(batch["step"])
+        looks = [(self._learner(name).encoder, student_size) for name in self.learners]
+        looks += [(teacher, teacher_size) for _, teacher in self.committee.items()]
+        return max(token_count(encoder, size) for encoder, size in looks)
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
@@ -122,19 +160,30 @@ class FeatureDistillation(Task):
         assert isinstance(module, FeatureStandardizer)
         return module
 
-    def no_weight_decay(self) -> set[str]:
-        """What the student's authors exclude."""
-        names = getattr(self.student, "no_weight_decay", set)
-        return {f"student.{name}" for name in names()}
+    def _learner(self, name: str) -> Learner:
+        module = self.learners[name]
+        assert isinstance(module, Learner)
+        return module
 
-    def adapters(self) -> dict[str, Tensor]:
-        """Tensors of heads and standardizers by dotted name, to be saved beside the student.
+    def no_weight_decay(self) -> set[str]:
+        """What the students' authors exclude."""
+        return {
+            f"learners.{name}.{weight}" for name in self.learners for weight in self._learner(name).no_weight_decay()
+        }
+
+    def adapters(self, student: str = "student") -> dict[str, Tensor]:
+        """Tensors of a student's heads and of the standardizers by dotted name, to be saved beside it.
 
         What a teacher carries itself comes along behind `through.TEACHER.`; see `chain`.
         """
-        own = {
-            name: value for name, value in self.state_dict().items() if name.startswith(("heads.", "standardizers."))
-        }
+        own = self._learner(student).adapters()
+        own |= {f"standardizers.{name}": value for name, value in self.standardizers.state_dict().items()}
         for teacher, encoder in self.committee.items():
             own |= {f"through.{teacher}.{name}": value for name, value in encoder.adapters.items()}
         return own
+
+
+def token_count(encoder: Encoder, size: int | None) -> int:
+    """Patches per picture that an encoder computes at a side in pixels."""
+    height, width = encoder.fitting_size(size)
+    return math.ceil(height / encoder.stride) * math.ceil(width / encoder.stride)

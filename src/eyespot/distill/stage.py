@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
 from eyespot.data.randomness import seed_everything
-from eyespot.distill.cache import CachedCommittee
+from eyespot.distill.cache import CacheConfig, CachedCommittee
 from eyespot.distill.committee import Committee, has_random_weights
 from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.encoders import Encoder, save_encoder
+from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
 from eyespot.engine.trainer import Trainer
@@ -44,6 +44,30 @@ class StageConfig(OptimConfig):
     """Batches for the target statistics (never more than the stage has steps)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageOutline:
+    """What a stage is going to do, before anything is loaded.
+
+    Attributes:
+        name: of the stage, and of its folder.
+        students: specs of what is trained, by name; they share the teachers' work. A single one is called "student".
+        teachers: specs of its committee; "stage:NAME" is what an earlier stage makes.
+        config: the stage.
+        max_grid: largest side of the teachers' patch maps, see `Committee`.
+        cached: whether the committee's features are kept.
+        view_sizes: sides in pixels that the pictures must serve: those of the students, and of other stages that use
+            the same cache.
+    """
+
+    name: str
+    students: Mapping[str, str]
+    teachers: tuple[str, ...]
+    config: StageConfig
+    max_grid: int | None = None
+    cached: bool = False
+    view_sizes: tuple[int, ...] = ()
+
+
 @dataclass
 class StageRunner:
     """Runs the stages of one run: trains what is not finished, loads what is.
@@ -55,8 +79,8 @@ class StageRunner:
         engine: precision, logging, checkpoints.
         standardizer: how targets are put on one scale.
         seed: of everything drawn.
-        cache: folder for teacher features; None computes them live.
-        callbacks: those that watch a stage, by its name.
+        cache: where teacher features are kept, and how.
+        callbacks: those that watch a stage, by its name and those of its students.
     """
 
     fabric: Fabric
@@ -65,36 +89,48 @@ class StageRunner:
     engine: EngineConfig
     standardizer: StandardizerKind
     seed: int
-    cache: str | None = None
-    callbacks: Callable[[str], Sequence[Callback]] = lambda stage: ()
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    callbacks: Callable[[str, Sequence[str]], Sequence[Callback]] = lambda stage, students: ()
 
     def __post_init__(self) -> None:
         self._sources: dict[int, list[PictureSource]] = {}
         self.failures: dict[str, str] = {}
 
-    def run(self, name: str, student: Encoder, committee: Committee, config: StageConfig, cached: bool = False) -> Path:
+    def run(self, outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> dict[str, Encoder]:
         """Trains a stage from wherever it stands, unless it is finished.
 
         Args:
-            name: of the stage, and of its folder.
-            student: what is trained.
+            outline: the stage.
+            students: what is trained, by name.
             committee: its teachers.
-            config: the stage.
-            cached: keep the committee's features in `cache`, if there is one.
 
         Returns:
-            The stage's folder; its model is in `model/`, adapter heads and standardizers beside it.
+            The finished students, as they are loaded from the stage's folder: a single one lies in `model/`, several in
+            `NAME/model/`, each with its adapter heads and the standardizers.
         """
-        folder = self.folder / name
+        folder, config = self.folder / outline.name, outline.config
+        places = {name: student_folder(folder, name) for name in students}
+        if not all(is_finished(place) for place in places.values()):
+            self._train(folder, places, outline, students, committee, config)
         self.failures |= _read_failures(folder)
-        if is_finished(folder):
-            return folder
-        use_cache = cached and self.cache is not None and not config.teacher_sizes
-        loader = self._loader(student, committee, config, self.data.views if use_cache else None)
-        watched = self._cached(committee, loader) if use_cache else committee
-        seed_everything(self.seed, name, "heads")
+        return {name: load_encoder(f"run/{place}") for name, place in places.items()}
+
+    def _train(
+        self,
+        folder: Path,
+        places: Mapping[str, Path],
+        outline: StageOutline,
+        students: Mapping[str, Encoder],
+        committee: Committee,
+        config: StageConfig,
+    ) -> None:
+        loader = self._loader(outline, students, committee)
+        watched = self._cached(committee, loader) if outline.cached else committee
+        if isinstance(watched, CachedCommittee):
+            loader.companion = watched.companion
+        seed_everything(self.seed, outline.name, "heads")
         task = FeatureDistillation(
-            student,
+            students,
             watched,
             adapter_width=config.adapter_width,
             student_sizes=config.student_sizes,
@@ -111,28 +147,33 @@ class StageRunner:
             engine=self.engine,
             folder=folder,
             metrics_path=self.folder / "metrics.jsonl",
-            stage=name,
+            stage=outline.name,
             seed=self.seed,
             signature={
-                "student": self._place(student),
+                "students": {name: self._place(student) for name, student in students.items()},
                 "teachers": {name: self._place(teacher) for name, teacher in committee.items()},
-                "teacher_features": "cached in float16" if use_cache else "live",
+                "teacher_features": self.cache.kept_as if outline.cached else "live",
                 "standardizer": self.standardizer,
                 "precision": self.engine.precision,
                 "data": asdict(loader.config) | {"workers": None, "keep_decoded": None},
             },
-            callbacks=self.callbacks(name),
+            callbacks=self.callbacks(outline.name, tuple(students)),
         )
-        trained = trainer.train()["student"]
+        try:
+            trained = trainer.train()
+        finally:
+            if isinstance(watched, CachedCommittee):
+                watched.flush()
         self.failures |= loader.failures
-        assert isinstance(trained, Encoder)
         if self.fabric.is_global_zero:
             if loader.failures:
                 atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
-            details = {"stage": name, "steps": config.steps, "teachers": lineage(committee, student)}
-            save_encoder(trained, folder / "model", adapters=task.adapters(), details=details)
+            for name, place in places.items():
+                student = trained[name]
+                assert isinstance(student, Encoder)
+                details = {"stage": outline.name, "steps": config.steps, "teachers": lineage(committee, students[name])}
+                save_encoder(student, place / "model", adapters=task.adapters(name), details=details)
         self.fabric.barrier()
-        return folder
 
     def sample_pictures(self, count: int, size: int) -> Tensor:
         """The pictures of the first batch, without augmentation: floats [count, 3, size, size] in [0, 1]."""
@@ -140,16 +181,14 @@ class StageRunner:
         loader = PictureLoader(plain, count, sources=next(iter(self._sources.values()), None))
         return loader.batch(0)["images"].float() / 255
 
-    def _loader(self, student: Encoder, committee: Committee, config: StageConfig, views: int | None) -> PictureLoader:
-        """Views are made once per picture, as large as anybody in the stage looks at."""
-        sides = config.teacher_sizes or (None,)
-        wanted = [max(teacher.fitting_size(side)) for _, teacher in committee.items() for side in sides]
-        wanted += [max(student.fitting_size(side)) for side in config.student_sizes]
-        data = replace(self.data, size=max(wanted), views=views)
+    def _loader(self, outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> PictureLoader:
+        views = self.data.views if outline.cached else None
+        data = replace(self.data, size=view_size(outline, students, committee), views=views)
         # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
         # which stages ran before it in the same process.
         known = self._sources.get(data.size)
-        loader = PictureLoader(data, config.batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
+        batch_size = outline.config.batch_size
+        loader = PictureLoader(data, batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
         self._sources[data.size] = loader.sources
         return loader
 
@@ -158,25 +197,59 @@ class StageRunner:
         return encoder.name.replace(f"run/{self.folder}/", "run/")
 
     def _cached(self, committee: Committee, loader: PictureLoader) -> CachedCommittee:
-        if self.data.views is None:
-            raise ValueError("the teacher cache needs a fixed number of views per picture: set data.views")
-        assert self.cache is not None
-        setting = {
-            "data": loader.fingerprint(),
-            "view": asdict(loader.config.view),
-            "size": loader.config.size,
-            "max_side": loader.config.max_side,
-            "views": self.data.views,
-            "seed": self.data.seed,
-            "precision": self.engine.precision,
-        }
-        lengths = [len(source) for source in loader.sources]
-        return CachedCommittee(committee, self.cache, setting=setting, source_lengths=lengths, views=self.data.views)
+        return cached_committee(committee, loader, self.cache, self.engine.precision)
 
 
-def is_finished(stage: Path) -> bool:
-    """Whether a stage folder holds its result; it appears as a whole, last of all."""
-    return (stage / "model" / "config.json").is_file()
+def cached_committee(
+    committee: Committee, loader: PictureLoader, cache: CacheConfig, precision: str
+) -> CachedCommittee:
+    """A committee that keeps its features of a loader's pictures.
+
+    Raises:
+        ValueError: the loader brings new views every epoch.
+        CacheMismatchError: the folder holds features of something else.
+    """
+    views = loader.config.views
+    if views is None:
+        raise ValueError("the teacher cache needs a fixed number of views per picture: set data.views")
+    assert cache.folder is not None
+    setting = {
+        "data": loader.fingerprint(),
+        "view": asdict(loader.config.view),
+        "size": loader.config.size,
+        "max_side": loader.config.max_side,
+        "views": views,
+        "seed": loader.config.seed,
+        "precision": precision,
+    }
+    lengths = [len(source) for source in loader.sources]
+    return CachedCommittee(
+        committee,
+        cache.folder,
+        setting=setting,
+        source_lengths=lengths,
+        views=views,
+        store=cache.store,
+        rank=cache.rank,
+    )
+
+
+def view_size(outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> int:
+    """Side in pixels of a stage's pictures: made once, as large as anybody looks at them."""
+    sides = outline.config.teacher_sizes or (None,)
+    wanted = [max(teacher.fitting_size(side)) for _, teacher in committee.items() for side in sides]
+    wanted += [max(student.fitting_size(side)) for student in students.values() for side in outline.view_sizes]
+    return max(wanted)
+
+
+def student_folder(stage: Path, name: str) -> Path:
+    """Where in a stage's folder a student lies; a single one, called "student", has it for itself."""
+    return stage if name == "student" else stage / name
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a student's folder in a stage holds its result; it appears as a whole, last of all."""
+    return (folder / "model" / "config.json").is_file()
 
 
 def _read_failures(stage: Path) -> dict[str, str]:

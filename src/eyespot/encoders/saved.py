@@ -107,9 +107,12 @@ def find_model_folder(folder: str | Path) -> Path:
     for place in (folder, folder / "student", folder / "model"):
         if (place / CONFIG_FILE).is_file():
             return place
+    patterns = (f"students/*/{CONFIG_FILE}", f"*/model/{CONFIG_FILE}")
+    inside = sorted(file.parent for pattern in patterns for file in folder.glob(pattern))
+    hint = f" Models inside it: {', '.join(f'run/{place}' for place in inside)}." if inside else ""
     raise FileNotFoundError(
         f"no model in {folder}: looked for {CONFIG_FILE} there, in student/ and in model/. "
-        "An absolute path is written run//path/to/folder; has the run finished?"
+        f"An absolute path is written run//path/to/folder; has the run finished?{hint}"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import field
 from pathlib import Path
@@ -76,14 +76,14 @@ class Probes:
         self.size = config.size or size
         self.complained = False
 
-    def of_stage(self, stage: str) -> list[Callback]:
-        """Those that watch a stage. Opens the data, if this is the first.
+    def of_stage(self, stage: str, students: Sequence[str] = ("student",)) -> list[Callback]:
+        """Those that watch a stage, one per student. Opens the data, if this is the first.
 
         Raises:
             FileNotFoundError: a data set that is not laid out as expected.
         """
         self.open_data()
-        return [StageProbes(self, stage)]
+        return [StageProbes(self, stage, student) for student in students]
 
     def open_data(self) -> None:
         """Opens the data, if that has not been done; renders the toybox."""
@@ -119,21 +119,23 @@ class Probes:
 
 
 class StageProbes(Callback):
-    """The probes of one stage: at most one at a time, in one background thread with one CPU thread.
+    """The probes of one student in one stage: at most one at a time, in one background thread with one CPU thread.
 
     A probe that falls due while the one before is still running is left out and counted, so that there is never more
     than one copy of the model. The last step is always probed, and the stage waits for that.
 
     Args:
         probes: what to measure.
-        stage: its name in probes.jsonl.
+        stage: its name in probes.jsonl; with several students, the student's comes behind a slash.
+        student: whom to watch.
 
     Attributes:
         skipped: steps whose probe was left out, in this session.
     """
 
-    def __init__(self, probes: Probes, stage: str) -> None:
-        self.probes, self.stage = probes, stage
+    def __init__(self, probes: Probes, stage: str, student: str = "student") -> None:
+        self.probes, self.student = probes, student
+        self.stage = stage if student == "student" else f"{stage}/{student}"
         self.skipped: list[int] = []
         self._copy: Encoder | None = None
         self._running: Future[None] | None = None
@@ -179,7 +181,7 @@ class StageProbes(Callback):
     def _start(self, step: int, students: Students) -> None:
         self._last = step
         try:
-            encoder = self._snapshot(students["student"])
+            encoder = self._snapshot(students[self.student])
         except Exception as error:
             self.probes.complain(f"{self.stage}: the model cannot be copied for probes ({error!r})")
             return

@@ -81,7 +81,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
 
     def measure(made: dict[str, Encoder]) -> ResultTable:
         say("[bold]4/5[/bold] all of them on six tasks")
-        untrained = new_encoder(config.student.model, seed, "student").eval()
+        untrained = new_encoder(config.student.model[0], seed, "student").eval()
         models = {**made, "student, direct": direct, "student, untrained": untrained}
         text = {"text": text_tower_spec(output, "what"), "space": "what", "templates": TEMPLATES}
         scenes = ToyboxConfig(2 * size.test_scenes, size.test_scenes, min(200, size.test_scenes), PICTURE)

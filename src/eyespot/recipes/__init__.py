@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eyespot.distill.stage import StageOutline
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class Recipe:
     def distill(self) -> Callable[[Any, str | Path], Path]:
         """Trains: (configuration, run folder) -> the student's folder."""
         function: Callable[[Any, str | Path], Path] = self._loaded.distill
+        return function
+
+    @property
+    def outline(self) -> Callable[[Any], list[StageOutline]]:
+        """What a configuration is going to do, stage by stage, without loading anything."""
+        function: Callable[[Any], list[StageOutline]] = self._loaded.outline
         return function
 
     @property

@@ -17,7 +17,7 @@ adapter head; statistics take no more batches than the stage has steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,8 +27,9 @@ from pydantic.dataclasses import dataclass
 
 from eyespot.data import DataConfig
 from eyespot.data.randomness import seed_everything
+from eyespot.distill.cache import CacheConfig
 from eyespot.distill.committee import Committee, has_random_weights, load_committee, require_permissive, short_names
-from eyespot.distill.stage import StageConfig, StageRunner, StandardizerKind, lineage
+from eyespot.distill.stage import StageConfig, StageOutline, StageRunner, StandardizerKind, lineage
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
 from eyespot.engine.run import RunFolder
@@ -65,12 +66,18 @@ RUNTIME_ONLY = (
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StudentConfig:
-    """The compact encoder that the recipe makes."""
+    """The compact encoders that the recipe makes."""
 
-    model: str = "timm/vit_tiny_patch16_dinov3_qkvb"
-    """Its spec; timm models start from random weights unless the spec says ?pretrained=true."""
-    start: str | None = None
-    """A finished stage 2 (run/RUN/stage-2-student) to begin with; leaves stage 2 out."""
+    model: list[str] = field(default_factory=lambda: ["timm/vit_tiny_patch16_dinov3_qkvb"])
+    """Specs. Several learn side by side from one look of the teachers, each as if it were alone, and get a folder each.
+    timm models start from random weights unless the spec says ?pretrained=true."""
+    start: list[str] = field(default_factory=list)
+    """Finished stages 2 (run/RUN/stage-2-student), one per model, to begin with; leaves stage 2 out."""
+
+    @field_validator("model", "start", mode="before")
+    @classmethod
+    def _one_as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or []
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -96,9 +103,9 @@ class EupeConfig:
     """How teacher features are put on one scale."""
     max_grid: int | None = None
     """Largest side of the teachers' patch maps; finer ones are averaged down to it."""
-    teacher_cache: str | None = None
-    """Folder that keeps the experts' features, to compute each only once. Needs data.views, which then holds for the
-    stages that the experts teach; where a proxy teaches, every epoch brings new views."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Where the experts' features are kept, to compute each only once, and how precisely. Needs data.views, which then
+    holds for the stages that the experts teach; where a proxy teaches, every epoch brings new views."""
     steps: int | None = None
     """Overrides the steps of every stage that is not left out, and shortens warm-ups in proportion."""
     permissive_only: bool = False
@@ -124,10 +131,17 @@ class EupeConfig:
         """
         if not self.teachers and not self.has_finished_proxy:
             raise ValueError("teachers is empty: name the experts to distil, e.g. --teachers onnx/depth.onnx timm/NAME")
-        if self.student.start is None and self.stage2.steps == 0:
+        if not self.student.model:
+            raise ValueError("student.model is empty: name at least one model to train")
+        if not self.student.start and self.stage2.steps == 0:
             raise ValueError("stage2.steps is 0, but no finished stage 2 is given in student.start")
-        if self.student.start is not None and self.stage3.steps == 0:
+        if self.student.start and self.stage3.steps == 0:
             raise ValueError("student.start leaves out stage 2 and stage3.steps is 0: nothing would be trained")
+        if self.student.start and len(self.student.start) != len(self.student.model):
+            raise ValueError(
+                f"student.start names {len(self.student.start)} finished stages, student.model "
+                f"{len(self.student.model)} models; give one per model"
+            )
         return self
 
     @property
@@ -138,8 +152,15 @@ class EupeConfig:
     @property
     def learnt_from(self) -> list[str]:
         """Specs of all models whose weights reach the student: teachers, finished proxy, released starting weights."""
-        starts = [to_train(spec) for spec in (self.proxy, self.student.start or self.student.model) if spec]
+        begun = self.student.start or self.student.model
+        starts = [to_train(spec) for spec in (self.proxy, *begun) if spec]
         return [*self.teachers, *(spec for spec in starts if not has_random_weights(spec))]
+
+    @property
+    def students(self) -> dict[str, str]:
+        """Specs of the students by name; a single one is called "student"."""
+        models = [to_train(spec) for spec in self.student.model]
+        return {"student": models[0]} if len(models) == 1 else dict(zip(short_names(models), models, strict=True))
 
     def resolved(self) -> EupeConfig:
         """The same configuration with `steps` written into the stages."""
@@ -161,7 +182,8 @@ def distill(
             again for a run that has been measured.
 
     Returns:
-        Folder of the student, ready for `load_encoder("run/...")` and timm.
+        Folder of the student, ready for `load_encoder("run/...")` and timm; with several students, the folder that
+        holds a folder for each.
 
     Raises:
         RunMismatchError: the folder holds a run of another configuration.
@@ -172,9 +194,8 @@ def distill(
         require_permissive(config.learnt_from)
     fabric = start_fabric(config.engine)
     run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
-    stages = StageRunner(
-        fabric, run.path, config.data, config.engine, config.standardizer, config.seed, config.teacher_cache
-    )
+    todo = {stage.name: stage for stage in outline(config)}
+    stages = StageRunner(fabric, run.path, config.data, config.engine, config.standardizer, config.seed, config.cache)
     if config.probes.every and fabric.is_global_zero:
         side = max(config.stage2.student_sizes)
         probes = Probes(config.probes, run.probes, side, config.seed, config.engine.tensorboard)
@@ -185,32 +206,74 @@ def distill(
 
     # Stage 1, scaling up: the frozen experts teach one large proxy.
     proxy: Encoder | None = None
-    if config.proxy is not None and not config.has_finished_proxy:
-        assert experts is not None
-        untrained = new_encoder(config.proxy, config.seed, "proxy")
-        proxy = load_encoder(f"run/{stages.run(STAGE_1, untrained, experts, config.stage1, cached=True)}")
+    if STAGE_1 in todo:
+        assert experts is not None and config.proxy is not None
+        untrained = {"student": new_encoder(config.proxy, config.seed, "proxy")}
+        proxy = stages.run(todo[STAGE_1], untrained, experts)["student"]
     elif config.proxy is not None:
         proxy = load_encoder(config.proxy)
 
-    # Stage 2, scaling down at one resolution: the proxy alone teaches the student. Without a proxy, the experts do.
+    # Stage 2, scaling down at one resolution: the proxy alone teaches the students. Without a proxy, the experts do.
     committee = Committee({"proxy": proxy}) if proxy else experts
     assert committee is not None
-    start = config.student.start or config.student.model
-    student = new_encoder(start, config.seed, "student")
-    if config.student.start is None:
-        last = stages.run(STAGE_2, student, committee, config.stage2, cached=proxy is None)
-        student = load_encoder(f"run/{last}")
+    starts = dict(zip(config.students, config.student.start or config.students.values(), strict=True))
+    students = {name: new_encoder(spec, config.seed, "student") for name, spec in starts.items()}
+    if STAGE_2 in todo:
+        students = stages.run(todo[STAGE_2], students, committee)
 
-    # Stage 3, several resolutions, drawn independently for student and proxy.
-    if config.stage3.steps > 0:
-        last = stages.run(STAGE_3, student, committee, config.stage3, cached=proxy is None)
+    # Stage 3, several resolutions, drawn independently for students and proxy.
+    if STAGE_3 in todo:
+        students = stages.run(todo[STAGE_3], students, committee)
 
     if fabric.is_global_zero:
-        story = _story(config, run, stages, committee, experts, proxy, last, measure)
-        write_student(run, last, story)
+        story = _story(config, run, stages, committee, experts, proxy, students, measure)
+        for name, student in students.items():
+            write_student(run, name, student, story)
         write_run_report(run, story)
     fabric.barrier()
-    return run.student
+    return run.student if len(students) == 1 else run.students
+
+
+def outline(config: EupeConfig) -> list[StageOutline]:
+    """The stages that a configuration has, in order."""
+    config = config.resolved()
+    stages = []
+    has_proxy = config.proxy is not None
+    if config.proxy is not None and not config.has_finished_proxy:
+        stages.append(_taught_by_experts(config, STAGE_1, {"student": to_train(config.proxy)}, config.stage1))
+    if config.student.start:
+        second, third = None, dict(zip(config.students, config.student.start, strict=True))
+    else:
+        second = third = config.students
+    for name, students, stage in ((STAGE_2, second, config.stage2), (STAGE_3, third, config.stage3)):
+        if students is None or stage.steps == 0:
+            continue
+        if has_proxy:
+            teacher = config.proxy if config.has_finished_proxy else f"stage:{STAGE_1}"
+            sizes = stage.student_sizes
+            stages.append(
+                StageOutline(name=name, students=students, teachers=(str(teacher),), config=stage, view_sizes=sizes)
+            )
+        else:
+            stages.append(_taught_by_experts(config, name, students, stage))
+    return stages
+
+
+def _taught_by_experts(config: EupeConfig, name: str, students: Mapping[str, str], stage: StageConfig) -> StageOutline:
+    """A stage whose committee are the experts, and whose features can be kept."""
+    cached = config.cache.folder is not None and not stage.teacher_sizes
+    sizes = stage.student_sizes
+    if cached and config.proxy is None:  # stages 2 and 3 use the same views
+        sizes = tuple(sorted({*config.stage2.student_sizes, *config.stage3.student_sizes}))
+    return StageOutline(
+        name=name,
+        students=students,
+        teachers=tuple(config.teachers),
+        config=stage,
+        max_grid=config.max_grid,
+        cached=cached,
+        view_sizes=sizes,
+    )
 
 
 def new_encoder(spec: str, seed: int, role: str) -> Encoder:
@@ -244,24 +307,27 @@ def _story(
     committee: Committee,
     experts: Committee | None,
     proxy: Encoder | None,
-    last: Path,
+    students: Mapping[str, Encoder],
     measure: Callable[[dict[str, Encoder]], ResultTable] | None,
 ) -> RunStory:
-    """What report and card tell, measured first."""
-    student = load_encoder(f"run/{last}")
-    teachers = lineage(committee, student)
+    """What report and cards tell, measured first."""
+    teachers = {entry["name"]: entry for student in students.values() for entry in lineage(committee, student)}
     side = max(config.stage2.student_sizes)
     encoders = dict(experts.items()) if experts else {}
     encoders |= {"proxy": proxy} if proxy else {}
-    encoders["student"] = student
+    encoders |= students
     if measure is not None and not run.results.exists():
         atomic_write_text(run.results, measure(encoders).to_json())
-    names = ", ".join(short_names(teacher["name"] for teacher in teachers))
+    names = ", ".join(short_names(teachers))
     way = f"through the proxy {_short(config.proxy)}" if config.proxy else "directly"
+    made = "One encoder" if len(students) == 1 else f"{len(students)} encoders"
     return RunStory(
-        title=f"{_short(config.student.model)}, distilled by EUPE",
-        summary=f"One encoder that learned from {len(teachers)} teachers ({names}), {way}, without labels.",
-        teachers=teachers,
+        titles={
+            name: f"{_short(spec)}, distilled by EUPE"
+            for name, spec in zip(students, config.student.model, strict=True)
+        },
+        summary=f"{made} that learned from {len(teachers)} teachers ({names}), {way}, without labels.",
+        teachers=list(teachers.values()),
         data=config.data.sources,
         config=as_plain(config),
         encoders=encoders,

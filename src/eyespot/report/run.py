@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from eyespot.encoders import load_encoder, save_encoder
+from eyespot.encoders import save_encoder
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.licenses import hub_license, verdict
 from eyespot.engine.run import RunFolder
@@ -34,12 +34,12 @@ class RunStory:
     """What is to be told about a finished run.
 
     Attributes:
-        title: heading of report and card.
+        titles: heading of each student's card, by its label; the report's is made of them.
         summary: one or two sentences: what was distilled into what.
         teachers: all that the student was learnt from, directly or through a proxy.
         data: the training pictures, one phrase per source.
         config: the resolved configuration.
-        encoders: label -> encoder, for PCA pictures; the colours of the others follow the last one, the student.
+        encoders: label -> encoder, for PCA pictures, the students last; the colours of the others follow the last one.
         pictures: [B, 3, H, W] in [0, 1], for PCA pictures.
         size: shorter side at which encoders that take any size see them; half of it and, up to 512, twice as much are
             shown too. The pictures' own if None.
@@ -49,7 +49,7 @@ class RunStory:
         notes: further remarks.
     """
 
-    title: str
+    titles: Mapping[str, str]
     summary: str
     teachers: Sequence[Teacher]
     data: Sequence[str]
@@ -63,13 +63,12 @@ class RunStory:
     notes: Sequence[str] = ()
 
 
-def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
-    """Copies the model of the last stage to `student/`, with licence, card and adapter heads."""
-    encoder = load_encoder(f"run/{stage}")
+def write_student(run: RunFolder, name: str, encoder: Encoder, story: RunStory) -> Path:
+    """Writes a finished student to its folder in the run, with licence, card and adapter heads."""
     judged = verdict(teacher["licence"] for teacher in story.teachers)
     card = model_card(
         encoder,
-        title=story.title,
+        title=story.titles[name],
         summary=story.summary,
         teachers=story.teachers,
         results=story.results,
@@ -80,7 +79,7 @@ def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
     )
     return save_encoder(
         encoder,
-        run.student,
+        run.student if name == "student" else run.students / name,
         license=hub_license(judged)["license"],
         details={"teachers": list(story.teachers), "machine": machine_info()},
         card=card,
@@ -89,22 +88,25 @@ def write_student(run: RunFolder, stage: Path, story: RunStory) -> Path:
 
 def write_run_report(run: RunFolder, story: RunStory) -> Path:
     """Writes `report.html`: headline, table, radar, PCA pictures, curves, licences, configuration, machine."""
-    label, student = list(story.encoders.items())[-1]
+    students = {label: story.encoders[label] for label in story.titles}
     records = read_metrics(run.metrics)
     seconds = sum(lines[-1].get("seconds", 0.0) for lines in records.values())
-    parameters = sum(weight.numel() for weight in student.parameters())
+    sizes = [sum(weight.numel() for weight in student.parameters()) for student in students.values()]
+    title = next(iter(story.titles.values())) if len(students) == 1 else f"{len(students)} students, distilled together"
     report = Report(
-        title=story.title,
+        title=title,
         summary=story.summary,
         headline={
-            "student": getattr(student, "architecture", label),
-            "parameters": short_count(parameters),
+            "student" if len(students) == 1 else "students": ", ".join(
+                getattr(student, "architecture", label) for label, student in students.items()
+            ),
+            "parameters": ", ".join(short_count(size) for size in sizes),
             "teachers": len(story.teachers),
             "training": f"{seconds / 60:.1f} min",
         },
         table=story.results,
         table_caption=story.results_caption,
-        curves=[*probe_curves({label: read_probes(run.probes)}), *training_curves(records)],
+        curves=[*probe_curves({list(students)[-1]: read_probes(run.probes)}), *training_curves(records)],
         figures=_seen(story) if len(story.pictures) else [],
         licences=[LicenceBox("", story.teachers)] if story.teachers else [],
         configs={run.path.name: yaml.safe_dump(dict(story.config), sort_keys=False)},
