@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
 from eyespot.cli_recipes import OwnArguments
-from eyespot.data import PictureLoader
-from eyespot.distill.cache import CachedCommittee, Estimate, Verification, build_cache, estimate, verify
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from eyespot.data import PictureLoader
+    from eyespot.distill.cache import CachedCommittee, Estimate, Verification
 
 SHOWN = 20
 """Differences and unreadable pictures that are printed one by one."""
@@ -35,6 +38,7 @@ def cache(arguments: Sequence[str]) -> None:
     if known.estimate and known.verify is not None:
         raise ValueError("--estimate and --verify are two questions; ask one at a time")
     named_part = _part(known.part)
+    from eyespot.distill.cache import estimate, verify
     from eyespot.engine.strategy import start_fabric
 
     config = config.checked()
@@ -52,6 +56,7 @@ def cache(arguments: Sequence[str]) -> None:
 
 def _opened(recipe: Any, config: Any) -> tuple[CachedCommittee, PictureLoader]:
     """The cache of a configuration, and the loader of its pictures; all stages with a cache share both."""
+    from eyespot.data import PictureLoader
     from eyespot.distill.committee import load_committee
     from eyespot.distill.stage import cached_committee, view_size
     from eyespot.encoders import load_encoder
@@ -87,6 +92,7 @@ def _shared(part: tuple[int, int], fabric: Fabric) -> tuple[int, int]:
 
 
 def _build(committee: CachedCommittee, loader: PictureLoader, fabric: Fabric, part: int, parts: int) -> None:
+    from eyespot.distill.cache import build_cache
     from eyespot.evaluate.progress import shown_progress
 
     with shown_progress() as progress:

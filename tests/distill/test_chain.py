@@ -51,8 +51,12 @@ def test_two_hops_are_head_and_inverse_twice(kinds):
     features = student.eval()(torch.rand(2, 3, 32, 48))
     for task in (first.eval(), second.eval()):
         assert not task.training
-    expected = second.standardizers["proxy"].inverse(at_standard_length(second.learners["student"].heads["proxy"](features)))
-    expected = first.standardizers["clip"].inverse(at_standard_length(first.learners["student"].heads["clip"](expected)))
+    expected = second.standardizers["proxy"].inverse(
+        at_standard_length(second.learners["student"].heads["proxy"](features))
+    )
+    expected = first.standardizers["clip"].inverse(
+        at_standard_length(first.learners["student"].heads["clip"](expected))
+    )
     found = AdapterChain(student.adapters, ("proxy", "clip"))(features)
     assert found.grid == features.grid
     torch.testing.assert_close(found.summary, expected.summary)

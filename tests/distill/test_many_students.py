@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toy_encoders import ToyEncoder, make_batch
 from torch import nn
+from toy_encoders import ToyEncoder, make_batch
 
 from eyespot.distill.committee import Committee
 from eyespot.distill.feature_distillation import FeatureDistillation, token_count
@@ -93,9 +93,12 @@ def test_each_has_parameters_adapters_and_decay_of_its_own():
     assert {id(weight) for weight in every} == {id(weight) for weight in task.parameters() if weight.requires_grad}
     assert len(every) == len({id(weight) for weight in every})
     small, wide = task.adapters("small"), task.adapters("wide")
-    assert small.keys() == wide.keys() == {f"heads.{name}" for name in task.learners["small"].heads.state_dict()} | {
-        f"standardizers.{name}" for name in task.standardizers.state_dict()
-    }
+    assert (
+        small.keys()
+        == wide.keys()
+        == {f"heads.{name}" for name in task.learners["small"].heads.state_dict()}
+        | {f"standardizers.{name}" for name in task.standardizers.state_dict()}
+    )
     assert small["heads.t.patch.0.weight"].shape == (8, 5) and wide["heads.t.patch.0.weight"].shape == (8, 11)
 
 

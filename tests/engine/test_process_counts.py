@@ -77,11 +77,11 @@ def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, str
     ("first", "then"),
     [
         ((2, "ddp", 1), (1, "ddp", 0)),
-        ((2, "fsdp", 0), (1, "ddp", 1)),
-        ((2, "ddp", 0), (4, "fsdp", 0)),
+        pytest.param((2, "fsdp", 0), (1, "ddp", 1), marks=pytest.mark.slow),
+        pytest.param((2, "ddp", 0), (4, "fsdp", 0), marks=pytest.mark.slow),
         ((2, "fsdp", 0), (4, "fsdp", 1)),
         ((4, "fsdp", 0), (2, "ddp", 2)),
-        ((1, "ddp", 0), (2, "fsdp", 0)),
+        pytest.param((1, "ddp", 0), (2, "fsdp", 0), marks=pytest.mark.slow),
     ],
     ids=lambda one: "-".join(map(str, one)),
 )

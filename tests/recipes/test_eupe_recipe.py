@@ -332,7 +332,7 @@ def test_several_students_become_what_each_becomes_alone(folder: Path, tmp_path:
         assert load_encoder(f"run/{made / name}").lineage
     report = (tmp_path / "run/report.html").read_text()
     assert "2 students, distilled together" in report and "test_vit, test_vit2" in report
-    with pytest.raises(FileNotFoundError, match="students/test_vit, run/.*students/test_vit2"):
+    with pytest.raises(FileNotFoundError, match=r"students/test_vit, run/.*students/test_vit2"):
         load_encoder(f"run/{tmp_path / 'run'}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
 from eyespot.data.randomness import seed_everything
-from eyespot.distill.cache import CacheConfig, CachedCommittee
+from eyespot.distill.cache import CacheConfig, CachedCommittee, first_batches
 from eyespot.distill.committee import Committee, has_random_weights
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, load_encoder, save_encoder
@@ -231,6 +232,7 @@ def cached_committee(
         views=views,
         store=cache.store,
         rank=cache.rank,
+        sample=partial(first_batches, loader),
     )
 
 

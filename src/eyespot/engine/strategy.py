@@ -14,9 +14,8 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.task import Task
@@ -64,8 +63,8 @@ def shard_task(task: Task, mesh: DeviceMesh, engine: EngineConfig) -> Task:
     more, and so is the rest of the Task. Teachers are left whole, unless `engine.shard_teachers`.
 
     In bf16-mixed, units are gathered in bfloat16, which halves the traffic; the slices, their gradients and the
-    optimiser stay in float32, and so does what flows between units. Units with batch norm are gathered in float32:
-    torch has no batch norm with bfloat16 weights and float32 statistics.
+    optimiser stay in float32, and so does what flows between units. Norms in them are gathered on their own, in
+    float32, in which they compute: few of torch's norms take weights of another type than their input or statistics.
     """
     mesh = mesh["data_parallel"]
     left_whole: set[nn.Parameter] = set()
@@ -74,19 +73,26 @@ def shard_task(task: Task, mesh: DeviceMesh, engine: EngineConfig) -> Task:
         networks += task.teachers.values()
     else:
         left_whole = {weight for part in task.frozen_parts for weight in task.get_submodule(part).parameters()}
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for unit in units_of(task):
-        if not left_whole.issuperset(unit.parameters()):
-            fully_shard(unit, mesh=mesh, mp_policy=_policy(unit, engine))
+        if left_whole.issuperset(unit.parameters()):
+            continue
+        if engine.precision == "bf16-mixed":
+            for norm in filter(_is_norm, unit.modules()):
+                fully_shard(norm, mesh=mesh)
+            fully_shard(unit, mesh=mesh, mp_policy=half)
+        else:
+            fully_shard(unit, mesh=mesh)
     for module in [*networks, task]:
         if not isinstance(module, FSDPModule):  # a student can be a unit itself
             fully_shard(module, mesh=mesh, ignored_params=left_whole)
+    register_fsdp_forward_method(task, "prepare")  # it looks through the teachers, outside of `forward`
     return task
 
 
-def _policy(unit: nn.Module, engine: EngineConfig) -> MixedPrecisionPolicy:
-    if engine.precision != "bf16-mixed" or any(isinstance(module, _BatchNorm) for module in unit.modules()):
-        return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it is a norm layer with weights, of torch, timm or anyone who names them so."""
+    return "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

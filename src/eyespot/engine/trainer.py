@@ -168,10 +168,8 @@ class Trainer:
         self.task.eval()
         count = min(self.task.preparation_steps, self.optim.steps)
         batches = (self._on_device(batch) for batch in islice(self.data.batches(0), count))
-        model: Any = self.model
-        model.mark_forward_method("prepare")  # so that what the strategy does around a forward happens here too
-        with torch.no_grad():
-            model.prepare(batches)
+        with self.fabric.autocast(), torch.no_grad():
+            self.task.prepare(batches)
 
     def _loop(self) -> None:
         batches = self.data.batches(self.step)
@@ -250,7 +248,8 @@ class Trainer:
         tokens = self.task.tokens(batch)
         if not tokens:
             raise ValueError(f"{type(self.task).__name__} does not say how many tokens it computes: unset max_tokens")
-        return max(self.optim.accumulate, -(-len(batch["images"]) * tokens // self.engine.max_tokens))
+        pictures = max(1, self.engine.max_tokens // tokens)
+        return max(self.optim.accumulate, -(-len(batch["images"]) // pictures))
 
     def _measure(self, meter: Meter) -> dict[str, float]:
         """The averages since the last line; the only place where the host reads from the device."""

@@ -280,13 +280,14 @@ class _Estimate:
         parts = self.config.accumulate
         if self.engine.max_tokens is not None:
             tokens = self.shaped.tokens(*self.largest)
-            parts = max(parts, math.ceil(self._per_device * tokens / self.engine.max_tokens))
+            parts = max(parts, math.ceil(self._per_device / max(1, self.engine.max_tokens // tokens)))
         return math.ceil(self._per_device / min(parts, self._per_device))
 
     def _memory(self, pictures: int) -> Memory:
-        """At the largest sizes."""
+        """At the largest sizes. The look at the data before training is not split into micro-batches."""
         look, learn = self.shaped.look(pictures, self.largest[1]), self.shaped.learn(pictures, *self.largest)
-        return stage_memory(self.shaped, self.engine, self.gpus, pictures, look, learn)
+        whole = self.shaped.look(self._per_device, self.largest[1])
+        return stage_memory(self.shaped, self.engine, self.gpus, pictures, look, learn, whole.statistics_bytes)
 
     def _hours(self, flops: float, utilisation: float) -> float:
         """Device hours of so many operations."""
@@ -329,6 +330,11 @@ def _assumptions(hardware: Hardware, engine: EngineConfig, data: DataConfig, sta
         "checkpoints are not in it",
         f"memory: {RESERVE:.0%} of the device is left to driver, libraries and gaps",
     ]
+    if engine.activation_checkpointing:
+        notes.append(
+            "engine.activation_checkpointing: real steps were seen to take up to three times the memory that the plan "
+            "gives for activations; leave room, and try one step first"
+        )
     if engine.compile:
         notes.append("engine.compile: the plan counts the uncompiled step, which is slower and larger")
     if data.views is None and any(stage.cache for stage in stages):

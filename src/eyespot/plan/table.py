@@ -59,9 +59,9 @@ def _computing() -> list[Row]:
         ("teachers", lambda stage: _models(stage, "teachers")),
         ("students", lambda stage: _models(stage, "students")),
         ("adapter heads", lambda stage: f"{amount(stage.head_parameters)} parameters"),
-        ("FLOPs a picture: teachers", lambda stage: amount(stage.teacher_flops)),
-        ("  students and heads, forward", lambda stage: amount(stage.forward_flops)),
-        ("  students and heads, backward", lambda stage: amount(stage.backward_flops)),
+        ("FLOPs each: teachers", lambda stage: amount(stage.teacher_flops)),
+        ("  students, forward", lambda stage: amount(stage.forward_flops)),
+        ("  students, backward", lambda stage: amount(stage.backward_flops)),
         ("FLOPs of the stage", lambda stage: amount(stage.flops)),
     ]
 
@@ -80,16 +80,18 @@ def _memory(plan: Plan) -> list[Row]:
         return size(memory.weights + memory.gradients + memory.moments + memory.average + memory.exchange)
 
     return [
-        ("micro-batch as configured", lambda stage: f"{stage.memory.pictures:,} pictures"),
-        ("weights, gradients, moments, exchange", stays),
+        ("micro-batch", lambda stage: f"{stage.memory.pictures:,} pictures"),
+        ("what is trained", stays),
         ("teachers' weights", lambda stage: size(stage.memory.teachers)),
         ("activations", lambda stage: size(stage.memory.activations)),
-        ("peak as configured", lambda stage: size(stage.memory.needed)),
-        ("largest micro-batch that fits", lambda stage: _fitting(stage, plan)),
+        ("peak", lambda stage: size(stage.memory.needed)),
+        ("largest that fits", lambda stage: _fitting(stage, plan)),
     ]
 
 
 def _fitting(stage: StagePlan, plan: Plan) -> str:
+    if stage.fitting is None and stage.memory.statistics_peak > plan.hardware.memory_bytes * (1 - RESERVE):
+        return "does not fit;\nthe look before training takes\nwhole batches: more devices"
     if stage.fitting is None:
         more = "" if plan.gpus > 1 else "more devices with "
         return f"does not fit;\ntry {more}fsdp, shard_teachers,\nactivation_checkpointing"
@@ -124,10 +126,10 @@ def _pictures(plan: Plan) -> list[Row]:
 
 def _cache() -> list[Row]:
     def of(value: Callable[[CacheFacts], str]) -> Callable[[StagePlan], str]:
-        return lambda stage: "cannot be kept" if stage.cache is None else value(stage.cache)
+        return lambda stage: "" if stage.cache is None else value(stage.cache)
 
     return [
-        ("configured", of(lambda facts: "yes" if facts.used else "no")),
+        ("configured", lambda stage: _configured(stage.cache)),
         ("bytes per view", of(lambda facts: size(sum(facts.plan.row_bytes.values())))),
         ("on disk", of(lambda facts: UNKNOWN if facts.plan.bytes is None else size(facts.plan.bytes))),
         ("per million pictures", of(lambda facts: size(1e6 * facts.plan.views * sum(facts.plan.row_bytes.values())))),
@@ -136,6 +138,12 @@ def _cache() -> list[Row]:
         ("  saved", of(lambda facts: UNKNOWN if facts.saved_hours is None else hours(facts.saved_hours))),
         ("reading, each device", of(lambda facts: f"{size(facts.read_bytes_per_second)}/s")),
     ]
+
+
+def _configured(facts: CacheFacts | None) -> str:
+    if facts is None:
+        return "cannot be kept"
+    return "yes" if facts.used else "no"
 
 
 def _total(plan: Plan) -> str:
