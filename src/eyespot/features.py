@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,4 +74,16 @@ def resize_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     if patches.shape[2:] == grid:
         return patches
-    return F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False).to(patches.dtype)
+    if patches.device.type != "cpu":
+        return F.interpolate(patches.float(), size=grid, mode="bicubic", align_corners=False).to(patches.dtype)
+    # Two small matrix products: on a CPU several times as fast as torch's own resizing, above all backwards.
+    rows, columns = (torch.tensor(_bicubic(old, new)) for old, new in zip(patches.shape[2:], grid, strict=True))
+    with torch.autocast("cpu", enabled=False):
+        return (rows @ patches.float() @ columns.T).to(patches.dtype)
+
+
+@lru_cache(256)
+def _bicubic(old: int, new: int) -> np.ndarray:
+    """The matrix float32 [new, old] by which bicubic interpolation takes `old` values to `new`."""
+    one_by_one = torch.eye(old)[None, None]
+    return F.interpolate(one_by_one, size=(new, old), mode="bicubic", align_corners=False)[0, 0].numpy()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eyespot.data.decode import PictureError, decode_picture
+from eyespot.data.views import View, apply_view
 
 
 def encoded(picture, format="PNG", **options):
@@ -175,18 +176,37 @@ def test_pixel_limit_can_be_set():
     assert decode_picture(data, "a", max_pixels=48 * 32).size == (48, 32)
 
 
-def test_max_side_shrinks_and_draft_mode_spares_huge_jpegs():
+def test_enough_side_shrinks_and_draft_mode_spares_huge_jpegs():
     big = gradient(1600, 800)
     for format in ("JPEG", "PNG"):
-        small = decode_picture(encoded(big, format), "a", max_side=100)
+        small = decode_picture(encoded(big, format), "a", enough_side=100)
         assert small.size == (100, 50)
         reference = big.resize((100, 50), Image.Resampling.BICUBIC)
         assert np.abs(pixels(small) - pixels(reference)).max() < 12
     # The JPEG needs an eighth of each side only; the limit counts what is decoded.
-    assert decode_picture(encoded(big, "JPEG"), "a", max_side=100, max_pixels=200 * 400).size == (100, 50)
+    assert decode_picture(encoded(big, "JPEG"), "a", enough_side=100, max_pixels=200 * 400).size == (100, 50)
     with pytest.raises(PictureError):
-        decode_picture(encoded(big, "PNG"), "a", max_side=100, max_pixels=200 * 400)
+        decode_picture(encoded(big, "PNG"), "a", enough_side=100, max_pixels=200 * 400)
 
 
-def test_small_pictures_are_not_enlarged_by_max_side():
-    assert decode_picture(encoded(gradient()), "a", max_side=1000).size == (48, 32)
+def test_small_pictures_are_not_enlarged_by_enough_side():
+    assert decode_picture(encoded(gradient()), "a", enough_side=1000).size == (48, 32)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(399, 30), (200, 333), (101, 100), (1000, 3), (2, 1600), (799, 801)])
+def test_pictures_keep_enough_and_less_than_twice_that(size, format):
+    kept = decode_picture(encoded(gradient(*size), format), "a", enough_side=100)
+    assert 100 <= max(kept.size) < 200
+    # by a whole factor: no other shape, but for the rounding of a single pixel
+    factor = round(max(size) / max(kept.size))
+    assert all(abs(side / factor - other) <= 1 for side, other in zip(size, kept.size, strict=True))
+
+
+def test_a_view_of_a_shrunk_picture_shows_what_the_whole_one_shows():
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    data = encoded(coarse.resize((1200, 900), Image.Resampling.BICUBIC), "JPEG")
+    view = View(box=(0.1, 0.2, 0.8, 0.9))
+    whole, shrunk = (apply_view(decode_picture(data, "a", side), view, 64).float() for side in (None, 256))
+    assert (whole - shrunk).abs().mean() < 1.5

@@ -253,8 +253,8 @@ def test_loader_can_be_sent_to_another_process(folders):
 
 def test_large_pictures_are_read_small(tmp_path):
     Image.new("RGB", (400, 200)).save(tmp_path / "a.jpg")
-    assert PictureLoader(config_of([str(tmp_path)]), 1).sources[0].read(0).size == (48, 24)
-    assert PictureLoader(config_of([str(tmp_path)], max_side=100), 1).sources[0].read(0).size == (100, 50)
+    assert PictureLoader(config_of([str(tmp_path)]), 1).sources[0].read(0).size == (50, 25)
+    assert PictureLoader(config_of([str(tmp_path)], enough_side=100), 1).sources[0].read(0).size == (100, 50)
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,9 @@ def test_broken_picture_is_named(classes):
         source.read(0)
 
 
-def test_max_side_and_max_pixels_reach_the_decoder(classes):
+def test_enough_side_and_max_pixels_reach_the_decoder(classes):
     picture(classes / "cat" / "b.png", size=(64, 32))
-    assert FolderSource(classes, max_side=16).read(0).size == (16, 8)
+    assert FolderSource(classes, enough_side=16).read(0).size == (16, 8)
     with pytest.raises(PictureError):
         FolderSource(classes, max_pixels=100).read(0)
 

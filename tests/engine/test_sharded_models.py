@@ -144,3 +144,20 @@ def test_with_a_bound_on_tokens(alone: Path, tmp_path: Path) -> None:
     engine = {"strategy": "fsdp", "max_tokens": 40}
     assert run_group(2, train, tmp_path, VIT, engine, {"ema_decay": 0.8}) == ["done"] * 2
     assert_close(tmp_path, alone / "vit", 1e-4)
+
+
+def train_two_stages(rank: int, size: int, folder: Path) -> None:
+    teacher = load_encoder("timm/test_vit2?pretrained=false")
+    committee = Committee({"teacher": teacher})
+    engine = EngineConfig(**{**PLAIN.__dict__, "strategy": "fsdp", "shard_teachers": True})
+    for stage in ("first", "second"):
+        task = FeatureDistillation(
+            load_encoder(VIT), committee, adapter_width=8, student_sizes=[32], statistics_steps=1
+        )
+        optim, data = toy_optim(steps=1), ToyBatches(rank, size)
+        make_trainer(folder / stage, task=task, data=data, engine=engine, optim=optim).train()
+    assert not any(isinstance(weight, DTensor) for weight in teacher.parameters())
+
+
+def test_teachers_that_were_cut_serve_in_the_next_stage(tmp_path: Path) -> None:
+    assert run_group(2, train_two_stages, tmp_path) == ["done"] * 2

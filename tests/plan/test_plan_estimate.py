@@ -122,10 +122,10 @@ def test_only_phi_s_costs_operations(plain: Plan, standardizer: str) -> None:
     assert more == (2 * width**2 * (1 + patches) if standardizer == "phi_s" else 0)
 
 
-def test_the_look_before_training_sees_whole_batches() -> None:
+def test_the_look_before_training_comes_in_micro_batches_too() -> None:
     whole, split = plan_of(outline(batch_size=64)).stages[0], plan_of(outline(batch_size=64, accumulate=8)).stages[0]
     assert split.memory.activations < whole.memory.activations
-    assert split.memory.statistics_peak == whole.memory.statistics_peak
+    assert split.memory.statistics_peak < whole.memory.statistics_peak
 
 
 # Storage

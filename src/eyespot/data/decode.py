@@ -57,7 +57,7 @@ class PictureError(ValueError):
 
 
 def decode_picture(
-    data: bytes | Path, name: str | None = None, max_side: int | None = None, max_pixels: int = MAX_PIXELS
+    data: bytes | Path, name: str | None = None, enough_side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decodes one picture to 8-bit RGB, upright.
 
@@ -68,8 +68,9 @@ def decode_picture(
     Args:
         data: the file's content, or its path.
         name: what errors call the picture; the path by default.
-        max_side: the longer side of the result in pixels at most; larger pictures are shrunk, and JPEGs never decoded
-            at more than they need (libjpeg's draft mode). None keeps every pixel.
+        enough_side: how many pixels along the longer side are enough. Larger pictures are shrunk by a whole factor as
+            far as they keep so many, JPEGs already while they are decoded (libjpeg's draft mode): the longer side ends
+            below twice this. Whoever crops and resizes afterwards does the fine work once. None keeps every pixel.
         max_pixels: pictures that decode to more pixels than this are refused (decompression bombs).
 
     Returns:
@@ -85,7 +86,7 @@ def decode_picture(
         if not content:
             raise PictureError(name, "the file is empty")
         with _own_pixel_limit(), Image.open(io.BytesIO(content), formats=_formats()) as image:
-            return _decoded(image, name, max_side, max_pixels)
+            return _decoded(image, name, enough_side, max_pixels)
     except (PictureError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -94,11 +95,10 @@ def decode_picture(
         raise PictureError(name, f"{type(error).__name__}: {error}") from error
 
 
-def _decoded(image: Image.Image, name: str, max_side: int | None, max_pixels: int) -> Image.Image:
-    if max_side is not None and max(image.size) > max_side:
-        # Twice the wanted size is left for the proper downscaling below.
-        shrink = 2 * max_side / max(image.size)
-        image.draft(None, (max(1, int(image.width * shrink)), max(1, int(image.height * shrink))))
+def _decoded(image: Image.Image, name: str, enough_side: int | None, max_pixels: int) -> Image.Image:
+    if (factor := _spare_factor(image, enough_side)) > 1:
+        # A request: libjpeg decodes at 1/2, 1/4 or 1/8, whichever leaves no less; other formats take no notice.
+        image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
     if image.width * image.height > max_pixels:
         raise PictureError(
             name,
@@ -108,9 +108,13 @@ def _decoded(image: Image.Image, name: str, max_side: int | None, max_pixels: in
     image.load()
     _turn_upright(image)
     rgb = _to_rgb(image)
-    if max_side is not None and max(rgb.size) > max_side:
-        rgb.thumbnail((max_side, max_side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return rgb
+    factor = _spare_factor(rgb, enough_side)
+    return rgb.reduce(factor) if factor > 1 else rgb
+
+
+def _spare_factor(image: Image.Image, enough_side: int | None) -> int:
+    """The largest whole number by which both sides can be divided while the longer one keeps enough pixels."""
+    return 1 if enough_side is None else max(1, max(image.size) // enough_side)
 
 
 def _turn_upright(image: Image.Image) -> None:

@@ -6,6 +6,7 @@ import itertools
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from typing import Annotated, Any, Self, TypedDict, cast
 
@@ -32,6 +33,30 @@ Companion = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
 
 class BrokenSourceError(ValueError):
     """A source without readable pictures."""
+
+
+class DeadWorkerError(RuntimeError):
+    """A process that read pictures has died."""
+
+
+@contextmanager
+def dead_workers_explained(workers: int) -> Iterator[None]:
+    """Says what to do when a data worker has died.
+
+    torch raises an error of its own then, from a signal handler: wherever the training process is at that moment.
+
+    Raises:
+        DeadWorkerError: in place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or isinstance(error, DeadWorkerError):
+            raise
+        raise DeadWorkerError(
+            f"a data worker died, most often because memory ran out; try fewer than {workers} workers (workers=0 reads "
+            f"in this process). The same command continues. Below it: {error}"
+        ) from error
 
 
 class Batch(TypedDict):
@@ -72,8 +97,9 @@ class DataConfig:
     """Processes that read pictures; 0 reads them in the training process."""
     seed: int = 0
     """Seed of the order and of the views."""
-    max_side: Annotated[int, Field(ge=1)] | None = None
-    """Pictures with a longer side than this are shrunk to it on reading; by default four times the size of a view."""
+    enough_side: Annotated[int, Field(ge=1)] | None = None
+    """Larger pictures are shrunk on reading, by whole factors, as far as their longer side keeps so many pixels; by
+    default four times the size of a view."""
     keep_decoded: bool = False
     """Keep every decoded picture in memory (in each worker), for small sets."""
 
@@ -123,9 +149,9 @@ class PictureLoader:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be between 0 and {world_size - 1}, not {rank}")
-        max_side = config.max_side or 4 * config.size
+        enough_side = config.enough_side or 4 * config.size
         self.config = config
-        self.sources = [open_source(spec, max_side) for spec in config.sources] if sources is None else list(sources)
+        self.sources = [open_source(spec, enough_side) for spec in config.sources] if sources is None else list(sources)
         self.failures: dict[str, str] = {}
         self._plan = SamplingPlan(
             [len(source) for source in self.sources],
@@ -175,20 +201,16 @@ class PictureLoader:
 
         Raises:
             BrokenSourceError: too many pictures of a source in a row are broken.
-            RuntimeError: a worker died.
+            DeadWorkerError: a worker died.
         """
         made = iter(self._torch_loader(start_step))
         try:
-            while True:
-                yield self._take(next(made))
+            with dead_workers_explained(self.config.workers):
+                while True:
+                    yield self._take(next(made))
         except BaseException as error:
             # The traceback would keep torch's iterator, and with it the workers, alive.
             traceback.clear_frames(error.__traceback__)
-            if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-                raise RuntimeError(
-                    f"a data worker died, most often because memory ran out; try fewer than {self.config.workers} "
-                    f"workers (workers=0 reads in this process). Below it: {error}"
-                ) from error
             raise
         finally:
             del made

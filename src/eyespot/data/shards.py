@@ -70,7 +70,7 @@ class ShardSource:
     Args:
         paths: the shards, uncompressed.
         name: what reports call the source; the paths by default.
-        max_side: see `decode_picture`.
+        enough_side: see `decode_picture`.
         max_pixels: see `decode_picture`.
 
     Attributes:
@@ -88,12 +88,12 @@ class ShardSource:
         self,
         paths: Sequence[str | Path],
         name: str | None = None,
-        max_side: int | None = None,
+        enough_side: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.name = name or " ".join(str(path) for path in paths)
-        self.max_side = max_side
+        self.enough_side = enough_side
         self.max_pixels = max_pixels
         self.without_picture = 0
         self.damaged: list[Path] = []
@@ -109,7 +109,7 @@ class ShardSource:
     def read(self, index: int) -> Image.Image:
         """Picture `index` as 8-bit RGB; raises `PictureError` if it is broken."""
         content = self._bytes(index, self._samples[index].picture)
-        return decode_picture(content, self.picture_name(index), self.max_side, self.max_pixels)
+        return decode_picture(content, self.picture_name(index), self.enough_side, self.max_pixels)
 
     def picture_name(self, index: int) -> str:
         """Shard and key of picture `index`."""

@@ -63,7 +63,7 @@ class FolderSource:
 
     Args:
         path: the folder.
-        max_side: see `decode_picture`.
+        enough_side: see `decode_picture`.
         max_pixels: see `decode_picture`.
 
     Raises:
@@ -72,10 +72,10 @@ class FolderSource:
         ValueError: no pictures in it.
     """
 
-    def __init__(self, path: str | Path, max_side: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, path: str | Path, enough_side: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self.name = str(path)
         self.root = Path(path).expanduser()
-        self.max_side = max_side
+        self.enough_side = enough_side
         self.max_pixels = max_pixels
         if not self.root.exists():
             raise FileNotFoundError(f"no folder {str(self.root)!r}{_nearest(self.root)}")
@@ -93,7 +93,7 @@ class FolderSource:
 
     def read(self, index: int) -> Image.Image:
         """Picture `index` as 8-bit RGB; raises `PictureError` if it is broken."""
-        return decode_picture(self.root / self._paths[index], None, self.max_side, self.max_pixels)
+        return decode_picture(self.root / self._paths[index], None, self.enough_side, self.max_pixels)
 
     def picture_name(self, index: int) -> str:
         """The path of picture `index`."""
@@ -108,13 +108,13 @@ class FolderSource:
         return fingerprint_of(f"{path}\t{os.stat(self.root / path).st_size}" for path in self._paths)
 
 
-def open_source(spec: str, max_side: int | None = None, max_pixels: int = MAX_PIXELS) -> PictureSource:
+def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX_PIXELS) -> PictureSource:
     """Opens the pictures that `spec` names.
 
     Args:
         spec: a folder; a WebDataset shard `x.tar` or several as `x-*.tar` or `x-{000000..000009}.tar`; or
             `toybox[:COUNT[@SIZE]]`, the built-in scenes.
-        max_side: see `decode_picture`; the toybox is rendered at its own size.
+        enough_side: see `decode_picture`; the toybox is rendered at its own size.
         max_pixels: see `decode_picture`.
 
     Raises:
@@ -127,11 +127,11 @@ def open_source(spec: str, max_side: int | None = None, max_pixels: int = MAX_PI
     if re.match(r"[a-z][a-z0-9+]*://", spec):
         raise ValueError(f"{spec!r} is a remote address; download it and give the local folder or shards")
     if path.is_dir():
-        return FolderSource(spec, max_side, max_pixels)
+        return FolderSource(spec, enough_side, max_pixels)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")):
         raise ValueError(f"{spec!r} is compressed and cannot be read at random; unpack it to a .tar or a folder")
     if path.suffix == ".tar":
-        return ShardSource(_shard_paths(path), spec, max_side, max_pixels)
+        return ShardSource(_shard_paths(path), spec, enough_side, max_pixels)
     if path.suffix.lower() in SUFFIXES:
         raise ValueError(f"{spec!r} names one picture; give the folder that holds the pictures: {str(path.parent)!r}")
     if path.exists():

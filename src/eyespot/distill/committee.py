@@ -129,7 +129,7 @@ def short_names(specs: Iterable[str]) -> list[str]:
 
 def as_unit_floats(images: Tensor) -> Tensor:
     """uint8 pictures as floats in [0, 1]; floats unchanged."""
-    return images if images.is_floating_point() else images.float() / 255
+    return images if images.is_floating_point() else images.float().div_(255)
 
 
 def resize_pictures(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eyespot.data.randomness import numpy_generator
+from eyespot.data.randomness import numpy_generator, seed_of
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee, as_unit_floats
 from eyespot.distill.learner import Learner
@@ -84,10 +84,12 @@ class FeatureDistillation(Task):
         targets = {name: self.standardizers[name](features) for name, features in seen.items()}
         images = as_unit_floats(batch["images"])
         losses: dict[str, dict[str, Tensor]] = {}
+        draws = torch.initial_seed()
         for name, learner in self.learners.items():
             # Every student draws the same (drop path), as if it were alone.
             with torch.random.fork_rng(devices=[images.device] if images.is_cuda else ()):
                 losses[name] = learner(images, student_size, targets)
+        torch.manual_seed(seed_of(draws, "next"))  # so that the next micro-batch draws anew
         sums = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
         if len(losses) == 1:
             return {"loss": next(iter(sums.values())), **next(iter(losses.values()))}

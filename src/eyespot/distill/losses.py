@@ -10,10 +10,16 @@ from eyespot.features import Features, resize_map
 
 COSINE_WEIGHT, SMOOTH_L1_WEIGHT = 0.9, 0.1
 
+SHORTEST = 1e-8
+"""Shorter vectors count as so long, as in PyTorch's cosine similarity."""
+
 
 def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - cosine similarity along dimension 1, averaged over everything else; 0 (same direction) to 2 (EUPE eq. 4)."""
-    return (1 - F.cosine_similarity(prediction.float(), target.float(), dim=1)).mean()
+    prediction, target = prediction.float(), target.float()
+    # F.cosine_similarity makes normalised copies of both maps first and takes three times as long.
+    ours, theirs = ((vectors * vectors).sum(1).clamp(min=SHORTEST**2).rsqrt() for vectors in (prediction, target))
+    return (1 - (prediction * target).sum(1) * ours * theirs).mean()
 
 
 def summary_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
+from eyespot.data.loader import dead_workers_explained
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CacheConfig, CachedCommittee, first_batches
 from eyespot.distill.committee import Committee, has_random_weights
@@ -22,6 +23,7 @@ from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
+from eyespot.engine.strategy import whole
 from eyespot.engine.trainer import Trainer
 from eyespot.files import atomic_write_text
 from eyespot.report.teachers import Teacher, describe
@@ -161,11 +163,13 @@ class StageRunner:
             callbacks=self.callbacks(outline.name, tuple(students)),
         )
         try:
-            trained = trainer.train()
+            with dead_workers_explained(self.data.workers):
+                trained = trainer.train()
         finally:
             if isinstance(watched, CachedCommittee):
                 watched.flush()
         self.failures |= loader.failures
+        adapters = {name: whole(task.adapters(name)) for name in places}  # all processes hold a part, with FSDP
         if self.fabric.is_global_zero:
             if loader.failures:
                 atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
@@ -173,7 +177,7 @@ class StageRunner:
                 student = trained[name]
                 assert isinstance(student, Encoder)
                 details = {"stage": outline.name, "steps": config.steps, "teachers": lineage(committee, students[name])}
-                save_encoder(student, place / "model", adapters=task.adapters(name), details=details)
+                save_encoder(student, place / "model", adapters=adapters[name], details=details)
         self.fabric.barrier()
 
     def sample_pictures(self, count: int, size: int) -> Tensor:
@@ -218,7 +222,7 @@ def cached_committee(
         "data": loader.fingerprint(),
         "view": asdict(loader.config.view),
         "size": loader.config.size,
-        "max_side": loader.config.max_side,
+        "enough_side": loader.config.enough_side,
         "views": views,
         "seed": loader.config.seed,
         "precision": precision,

@@ -63,7 +63,7 @@ class Encoder(nn.Module, ABC):
             ValueError: wrong rank, channels, type, value range, or a size that the model cannot take.
         """
         self.check(images)
-        return self._encode((images - self.mean) / self.std)
+        return self._encode((images - self.mean).div_(self.std))
 
     @abstractmethod
     def _encode(self, images: Tensor) -> Features:

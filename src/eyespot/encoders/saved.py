@@ -8,9 +8,12 @@ space.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -62,7 +65,7 @@ def save_encoder(
         **(details or {}),
     }
     folder = Path(folder)
-    with atomic_path(folder) as temporary:
+    with atomic_path(folder) as temporary, _full_disk_explained(folder):
         temporary.mkdir()
         save_file(state, temporary / MODEL_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2))
@@ -73,6 +76,15 @@ def save_encoder(
         if card:
             (temporary / "README.md").write_text(card)
     return folder
+
+
+@contextmanager
+def _full_disk_explained(folder: Path) -> Iterator[None]:
+    """Safetensors tells of a full disk in an error of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder}: {error}; make room and run the same command again") from error
 
 
 def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) -> Encoder:

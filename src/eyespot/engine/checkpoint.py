@@ -104,10 +104,15 @@ class Checkpoints:
             json.dump(facts, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        remove(path)
+        self._drop(path)
         temporary.replace(path)
         for old in self.paths()[: -self.keep]:
-            remove(old)
+            self._drop(old)
+
+    def _drop(self, path: Path) -> None:
+        """Deletes a checkpoint. It loses its name first, so that a kill leaves no half of one that has it."""
+        if path.exists():
+            remove(path.rename(path.with_name(f".{path.name}.old.tmp")))
 
     def find(self, processes: Processes, signature: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint and its facts, or None if there is none.

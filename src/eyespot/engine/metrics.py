@@ -62,6 +62,10 @@ class RunLog:
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+            if self._board:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+                self._board.flush()
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -69,10 +73,6 @@ class RunLog:
                 "from the last checkpoint",
                 str(self.path),
             ) from error
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
 
     def close(self) -> None:
         """Ends the TensorBoard file."""

@@ -70,6 +70,8 @@ def shard_task(task: Task, mesh: DeviceMesh, engine: EngineConfig) -> Task:
     left_whole: set[nn.Parameter] = set()
     networks = list(task.students.values())
     if engine.shard_teachers:
+        for part in task.frozen_parts:  # a copy, for what is cut cannot be used by the next stage
+            task.set_submodule(part, copy.deepcopy(task.get_submodule(part)))
         networks += task.teachers.values()
     else:
         left_whole = {weight for part in task.frozen_parts for weight in task.get_submodule(part).parameters()}

@@ -167,7 +167,11 @@ class Trainer:
         seed_everything(self.seed, self.stage, "prepare", self.fabric.global_rank)
         self.task.eval()
         count = min(self.task.preparation_steps, self.optim.steps)
-        batches = (self._on_device(batch) for batch in islice(self.data.batches(0), count))
+        batches = (
+            part
+            for batch in map(self._on_device, islice(self.data.batches(0), count))
+            for part in split(batch, self._micro_batches(batch))
+        )
         with self.fabric.autocast(), torch.no_grad():
             self.task.prepare(batches)
 

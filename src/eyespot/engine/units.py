@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -78,25 +79,34 @@ def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     norms = [module for module in forward.__self__.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    contexts = partial(_count_batch_once, norms)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, norms), **kwargs)
 
 
-def _count_batch_once(norms: list[_BatchNorm]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Contexts for the first and for the second computation."""
-    return nullcontext(), _without_running_statistics(norms)
+def _contexts(norms: list[_BatchNorm]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """For the first computation and for the second, which comes when whatever surrounded the first has ended."""
+    return nullcontext(), _once_more(norms, _attention_kernels())
+
+
+def _attention_kernels() -> list[SDPBackend]:
+    """Those that may be used now."""
+    allowed = {
+        SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled(),
+        SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled(),
+        SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
+        SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled(),
+    }
+    return [kernel for kernel, is_allowed in allowed.items() if is_allowed]
 
 
 @contextmanager
-def _without_running_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Batch statistics as ever, but they leave no trace."""
+def _once_more(norms: list[_BatchNorm], kernels: list[SDPBackend]) -> Iterator[None]:
+    """The same attention as before, and batch statistics that leave no second trace."""
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
-        yield
+        with sdpa_kernel(kernels):
+            yield
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -135,6 +135,7 @@ class StageProbes(Callback):
 
     def __init__(self, probes: Probes, stage: str, student: str = "student") -> None:
         self.probes, self.student = probes, student
+        self.every = probes.config.every
         self.stage = stage if student == "student" else f"{stage}/{student}"
         self.skipped: list[int] = []
         self._copy: Encoder | None = None

@@ -284,10 +284,9 @@ class _Estimate:
         return math.ceil(self._per_device / min(parts, self._per_device))
 
     def _memory(self, pictures: int) -> Memory:
-        """At the largest sizes. The look at the data before training is not split into micro-batches."""
+        """At the largest sizes."""
         look, learn = self.shaped.look(pictures, self.largest[1]), self.shaped.learn(pictures, *self.largest)
-        whole = self.shaped.look(self._per_device, self.largest[1])
-        return stage_memory(self.shaped, self.engine, self.gpus, pictures, look, learn, whole.statistics_bytes)
+        return stage_memory(self.shaped, self.engine, self.gpus, pictures, look, learn)
 
     def _hours(self, flops: float, utilisation: float) -> float:
         """Device hours of so many operations."""

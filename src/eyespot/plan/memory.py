@@ -62,7 +62,6 @@ def stage_memory(
     pictures: int,
     look: TeacherPass,
     learn: StudentPass,
-    statistics_bytes: int,
 ) -> Memory:
     """Adds up a device's memory; what each part is stands in `Memory`, how it follows in docs/plan.md.
 
@@ -73,7 +72,6 @@ def stage_memory(
         pictures: in the micro-batch.
         look: the teachers' pass over it.
         learn: the students' pass over it.
-        statistics_bytes: what the look at the data before training needs beside weights and pictures.
     """
     sharded = engine.strategy == "fsdp" and gpus > 1
     shards = gpus if sharded else 1
@@ -102,7 +100,7 @@ def stage_memory(
         activations=learn.activation_bytes,
         passing=working - learn.activation_bytes,
         peak=staying + working,
-        statistics_peak=weights + average + teachers + batch + statistics_bytes,
+        statistics_peak=weights + average + teachers + batch + look.statistics_bytes,
     )
 
 

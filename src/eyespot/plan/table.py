@@ -90,8 +90,6 @@ def _memory(plan: Plan) -> list[Row]:
 
 
 def _fitting(stage: StagePlan, plan: Plan) -> str:
-    if stage.fitting is None and stage.memory.statistics_peak > plan.hardware.memory_bytes * (1 - RESERVE):
-        return "does not fit;\nthe look before training takes\nwhole batches: more devices"
     if stage.fitting is None:
         more = "" if plan.gpus > 1 else "more devices with "
         return f"does not fit;\ntry {more}fsdp, shard_teachers,\nactivation_checkpointing"

@@ -119,6 +119,8 @@ class ExpertTask(Task):
         head: turns its features and a batch into a loss.
     """
 
+    on_device = ("images", "depth", "semantic", "word", "shape", "colour", "pattern")
+
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder

@@ -117,8 +117,7 @@ class CachedCommittee(nn.Module):
         seen = {}
         for name, cache in self.caches.items():
             records = self._records(name, cache, batch, rows)
-            assert cache.codec is not None
-            seen[name] = cache.codec.decode(records.to(device, non_blocking=True))
+            seen[name] = cache.known_codec().decode(records.to(device, non_blocking=True))
         return seen
 
     def flush(self) -> None:

@@ -72,6 +72,16 @@ class TeacherCache:
         projection = self.codec.projection if self.codec else None
         return projection.kept_variance if projection else None
 
+    def known_codec(self) -> Codec:
+        """The codec of features that are stored; another process may have stored them first.
+
+        Raises:
+            CacheMismatchError: it stored features of something else.
+        """
+        if self.codec is None:
+            self.codec = self._recorded()
+        return self.codec
+
     def codec_for(self, features: Features, sample: Callable[[], Iterable[Tensor]]) -> Codec:
         """The codec, made with the first features of the teacher, and recorded with the folder.
 
