@@ -74,13 +74,13 @@ class ToyTask(Task):
 
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
-        means = [self.teacher(batch["images"].float().flatten(1) / 255).mean(0) for batch in batches]
-        mean = torch.stack(means).mean(0)
+        targets = [self.teacher(batch["images"].float().flatten(1) / 255) for batch in batches]
+        mean = torch.cat(targets).mean(0)  # micro-batches may differ in size
         if dist.is_initialized():  # pooled over all processes, as every Task has to
             dist.all_reduce(mean)
             mean /= dist.get_world_size()
         self.target_mean.copy_(mean)
-        self.prepared = len(means)
+        self.prepared = len(targets)
 
     def no_weight_decay(self) -> set[str]:
         return {"student.token"}

@@ -66,7 +66,8 @@ def test_hours_are_operations_over_what_the_device_does(plain: Plan) -> None:
 
 def test_bfloat16_goes_by_its_own_peak(plain: Plan) -> None:
     half = plan_of(engine=EngineConfig(precision="bf16-mixed"))
-    assert half.hours == pytest.approx(plain.hours / 2) and half.flops == plain.flops
+    # Attention takes other ways in bfloat16, with a few operations more or less.
+    assert half.hours == pytest.approx(plain.hours / 2, rel=1e-3) and half.flops == pytest.approx(plain.flops, rel=1e-3)
 
 
 def test_several_sizes_are_averaged_on_each_side() -> None:
@@ -75,7 +76,8 @@ def test_several_sizes_are_averaged_on_each_side() -> None:
 
     mixed, small, large = stage((32, 64), (32, 96)), stage((32,), (32,)), stage((64,), (96,))
     assert mixed.teacher_flops == pytest.approx((small.teacher_flops + large.teacher_flops) / 2)
-    assert mixed.forward_flops == pytest.approx((small.forward_flops + large.forward_flops) / 2)
+    # Resizing maps onto one another takes operations too, which depend on both sizes.
+    assert mixed.forward_flops == pytest.approx((small.forward_flops + large.forward_flops) / 2, rel=2e-3)
     assert mixed.memory.activations == large.memory.activations  # memory is that of the largest
     assert mixed.teachers["test_vit2"].sizes == ((32, 32), (96, 96))
 

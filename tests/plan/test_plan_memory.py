@@ -181,9 +181,7 @@ def test_a_device_holds_four_numbers_per_weight_and_shares_what_is_cut() -> None
     weights = 4 * shaped.trained_parameters
 
     def memory(gpus: int, **settings: Any) -> Memory:
-        return stage_memory(
-            shaped, EngineConfig(precision="32-true", **settings), gpus, PICTURES, look, learn, look.statistics_bytes
-        )
+        return stage_memory(shaped, EngineConfig(precision="32-true", **settings), gpus, PICTURES, look, learn)
 
     alone, ddp, fsdp = memory(1), memory(4), memory(4, strategy="fsdp")
     assert (alone.weights, alone.gradients, alone.moments, alone.exchange) == (weights, weights, 2 * weights, 0)
