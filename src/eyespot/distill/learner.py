@@ -15,6 +15,8 @@ from eyespot.distill.losses import distillation_losses
 from eyespot.encoders import Encoder
 from eyespot.features import Features
 
+FEW_TOKENS = 200
+
 
 class Learner(nn.Module):
     """A student and its heads into every teacher's space (EUPE section 4.1).
@@ -41,8 +43,9 @@ class Learner(nn.Module):
             size: side in pixels at which the student looks, rounded to its stride; None is its default.
             targets: standardized features of each teacher.
         """
-        with _attention(images):
-            features = self.encoder(resize_pictures(images, self.encoder.fitting_size(size)))
+        pictures = resize_pictures(images, self.encoder.fitting_size(size))
+        with _attention(pictures, self.encoder.stride):
+            features = self.encoder(pictures)
         losses: dict[str, Tensor] = {}
         for name, target in targets.items():
             prediction = self.heads[name](features)
@@ -59,7 +62,11 @@ class Learner(nn.Module):
         return {f"encoder.{name}" for name in names()}
 
 
-def _attention(images: Tensor) -> AbstractContextManager[None]:
-    """How attention is computed: on a CPU in bfloat16, PyTorch's fused kernel takes three times as long backwards."""
-    slow = images.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+def _attention(pictures: Tensor, stride: int) -> AbstractContextManager[None]:
+    """How attention is computed: among few tokens, in bfloat16 on a CPU, PyTorch's fused kernel is slow backwards.
+
+    Three times as slow at 50 tokens, level at 200; beyond that it is the better one, and saves memory.
+    """
+    few = pictures.shape[2] * pictures.shape[3] <= FEW_TOKENS * stride**2
+    slow = few and pictures.device.type == "cpu" and torch.is_autocast_enabled("cpu")
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
