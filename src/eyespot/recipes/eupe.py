@@ -331,7 +331,7 @@ def _story(
             name: f"{_short(spec)}, distilled by EUPE"
             for name, spec in zip(students, config.student.model, strict=True)
         },
-        summary=f"{made} that learned from {len(teachers)} teachers ({names}), {way}, without labels.",
+        summary=f"{made} that learned from {len(teachers)} teacher{'s' * (len(teachers) > 1)} ({names}), {way}, without labels.",
         teachers=list(teachers.values()),
         data=config.data.sources,
         config=as_plain(config),
