@@ -209,4 +209,5 @@ def test_a_view_of_a_shrunk_picture_shows_what_the_whole_one_shows():
     data = encoded(coarse.resize((1200, 900), Image.Resampling.BICUBIC), "JPEG")
     view = View(box=(0.1, 0.2, 0.8, 0.9))
     whole, shrunk = (apply_view(decode_picture(data, "a", side), view, 64).float() for side in (None, 256))
-    assert (whole - shrunk).abs().mean() < 4  # the crop is rounded to whole pixels, of which one picture has fewer
+    # The crop is rounded to whole pixels, of which one picture has fewer.
+    assert (whole - shrunk).abs().mean() < 4

@@ -326,12 +326,13 @@ def _story(
     names = ", ".join(short_names(teachers))
     way = f"through the proxy {_short(config.proxy)}" if config.proxy else "directly"
     made = "One encoder" if len(students) == 1 else f"{len(students)} encoders"
+    of = "one teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
     return RunStory(
         titles={
             name: f"{_short(spec)}, distilled by EUPE"
             for name, spec in zip(students, config.student.model, strict=True)
         },
-        summary=f"{made} that learned from {len(teachers)} teacher{'s' * (len(teachers) > 1)} ({names}), {way}, without labels.",
+        summary=f"{made} that learned from {of} ({names}), {way}, without labels.",
         teachers=list(teachers.values()),
         data=config.data.sources,
         config=as_plain(config),
