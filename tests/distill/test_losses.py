@@ -107,6 +107,7 @@ def test_the_smaller_grid_is_upsampled_bicubically(student, teacher, grid):
 
 @pytest.mark.parametrize("length", [1.0, 1e-6, 1e4])
 def test_cosine_and_its_gradient_are_those_of_pytorch(length):
+    torch.manual_seed(0)
     ours = (length * torch.randn(2, 5, 3, 3)).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     target = torch.randn(2, 5, 3, 3)
@@ -115,7 +116,7 @@ def test_cosine_and_its_gradient_are_those_of_pytorch(length):
     torch.testing.assert_close(given, wanted)
     given.backward()
     wanted.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_a_student_with_the_coarser_grid():

@@ -87,7 +87,7 @@ def taught(student, name, teacher, data):
     committee = Committee({name: teacher})
     task = FeatureDistillation(student, committee, adapter_width=16, student_sizes=(16,), statistics_steps=1)
     task.prepare([{"images": images, "step": 0}])
-    optimizer = torch.optim.Adam(task.heads.parameters(), 0.01)
+    optimizer = torch.optim.Adam(task.learners["student"].heads.parameters(), 0.01)
     for step in range(150):
         loss = task({"images": images, "step": step})["loss"]
         optimizer.zero_grad()

@@ -78,6 +78,8 @@ def _let_timm_checkpoint(name: str, student: nn.Module) -> None:
 def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
+    if torch.compiler.is_compiling():  # a compiled unit computes again from what it recorded, without side effects
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     norms = [module for module in forward.__self__.modules() if isinstance(module, _BatchNorm)]
     return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, norms), **kwargs)
 
