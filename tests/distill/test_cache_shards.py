@@ -239,3 +239,12 @@ def test_row_numbers_and_back():
     assert len({*zip(draws.source.tolist(), draws.index.tolist(), draws.view.tolist(), strict=True)}) == 18
     assert draws.index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 0, 0, 0, 1, 1, 2, 2]
     assert draws.source.tolist() == [0] * 10 + [1] * 2 + [2] * 6
+
+
+def test_what_a_killed_process_left_is_swept_away_after_an_hour(tmp_path):
+    old, young = tmp_path / ".rows-old.safetensors.1.tmp", tmp_path / ".rows-young.safetensors.2.tmp"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    write_shard(tmp_path, torch.arange(2), torch.zeros(2, 8, dtype=torch.uint8))
+    assert not old.exists() and young.exists()

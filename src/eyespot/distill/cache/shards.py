@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eyespot.files import atomic_path
+
+LEFT_BEHIND_SECONDS = 3600.0
+"""A temporary file this old is nobody's any more."""
 
 _TENSORS = ("rows", "checksum", "records")
 
@@ -43,12 +48,21 @@ def write_shard(folder: Path, rows: Tensor, records: Tensor) -> Path:
     )
     digest = hashlib.sha256(rows.numpy().tobytes() + checksums.numpy().tobytes()).hexdigest()[:16]
     path = folder / f"rows-{digest}.safetensors"
+    _sweep(folder)
     with atomic_path(path) as temporary:
         try:
             save_file({"rows": rows, "checksum": checksums, "records": records}, temporary)
         except SafetensorError as error:  # how a full disk is told by that library
             raise OSError(str(error)) from error
     return path
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a process left that was killed while it wrote: a shard is written in seconds."""
+    for temporary in folder.glob(".rows-*.tmp"):
+        with suppress(FileNotFoundError):  # another process sweeps as well
+            if time.time() - temporary.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                temporary.unlink()
 
 
 @dataclass(frozen=True)
