@@ -74,7 +74,7 @@ def test_three_processes_fill_one_folder_at_once(tmp_path, how):
     for name, cache in committee.caches.items():
         paths = list((tmp_path / "cache" / name).glob("rows-*"))
         rows = np.concatenate([read_head(path).rows for path in paths])
-        assert set(rows.tolist()) == set(range(LENGTH * VIEWS)) and len(paths) > 3
+        assert set(rows.tolist()) == set(range(LENGTH * VIEWS)) and len(paths) > 1
         cache.reader.check_all()
         assert not cache.reader.removed
     assert not list((tmp_path / "cache").glob(".*")), "the folders of those that were not first are gone"
