@@ -77,3 +77,30 @@ def test_a_constant_map_stays_constant_and_gradients_flow():
     torch.testing.assert_close(resized, torch.full((1, 2, 9, 5), 0.7))
     resized.sum().backward()
     torch.testing.assert_close(patches.grad.sum(), torch.tensor(2.0 * 9 * 5))
+
+
+def test_logits_go_where_the_features_go():
+    one = Features(torch.randn(3, 4), torch.randn(3, 6, 2, 2), torch.randn(3, 5).half())
+    assert one.float().logits.dtype == torch.float32
+    assert torch.equal(one[1:].logits, one.logits[1:])
+    assert torch.equal(one.resized((4, 4)).logits, one.logits)
+    assert one.to("meta").logits.is_meta
+    assert features(3).float().logits is None
+
+
+def test_logits_are_one_row_per_picture():
+    with pytest.raises(ValueError, match="logits must be"):
+        Features(torch.zeros(2, 4), torch.zeros(2, 6, 1, 1), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize("headed", [False, True])
+def test_features_are_exported_with_and_without_logits(headed):
+    class Toy(torch.nn.Module):
+        def forward(self, images):
+            summary = images.mean((2, 3))
+            return Features(summary, images, 2 * summary if headed else None)
+
+    program = torch.export.export(Toy(), (torch.rand(2, 3, 4, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    found = program.module()(torch.ones(5, 3, 4, 4))
+    assert len(program.graph_signature.user_outputs) == 2 + headed
+    assert (found.logits.tolist() == [[2.0] * 3] * 5) if headed else (found.logits is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,10 +19,12 @@ class Features:
     Attributes:
         summary: [B, C], one vector per picture (class token or pooled map).
         patches: [B, D, h, w], the dense feature map, row-major, origin top left. C and D may differ.
+        logits: [B, K], the outputs of a class head before the softmax; None for an encoder without one.
     """
 
     summary: Tensor
     patches: Tensor
+    logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.summary.ndim != 2 or self.patches.ndim != 4:
@@ -32,6 +35,10 @@ class Features:
         # not len(): it would fix the batch size of an exported graph
         if self.summary.shape[0] != self.patches.shape[0]:
             raise ValueError(f"summary holds {len(self.summary)} pictures, patches {len(self.patches)}")
+        if self.logits is not None and (self.logits.ndim != 2 or self.logits.shape[0] != self.summary.shape[0]):
+            raise ValueError(
+                f"logits must be [{self.summary.shape[0]}, K], one row per picture; got {tuple(self.logits.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.summary)
@@ -48,19 +55,23 @@ class Features:
 
     def resized(self, grid: tuple[int, int]) -> Features:
         """The same features with the patch map resized to `grid` (rows, columns) by bicubic interpolation."""
-        return Features(self.summary, resize_map(self.patches, grid))
+        return Features(self.summary, resize_map(self.patches, grid), self.logits)
 
     def float(self) -> Features:
         """The same features in float32."""
-        return Features(self.summary.float(), self.patches.float())
+        return self._each(lambda tensor: tensor.float())
 
     def to(self, device: torch.device | str) -> Features:
         """The same features on another device."""
-        return Features(self.summary.to(device), self.patches.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def __getitem__(self, which: slice | Tensor) -> Features:
         """A selection of the pictures."""
-        return Features(self.summary[which], self.patches[which])
+        return self._each(lambda tensor: tensor[which])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Features:
+        logits = None if self.logits is None else change(self.logits)
+        return Features(change(self.summary), change(self.patches), logits)
 
 
 torch.export.register_dataclass(Features)  # so that an exported encoder gives Features as well

@@ -27,6 +27,8 @@ class Encoder(nn.Module, ABC):
         stride: pixels of the input per patch.
         native_size: (height, width) in pixels if the model takes only that, None for any multiple of `stride`.
         default_size: (height, width) the model was made for; what to use when the user names no size.
+        num_classes: K, outputs of its class head, which fills `Features.logits`; 0 if it has none.
+        class_names: names of those outputs in order, None if unknown.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -39,6 +41,8 @@ class Encoder(nn.Module, ABC):
     stride: int
     native_size: tuple[int, int] | None = None
     default_size: tuple[int, int]
+    num_classes: int = 0
+    class_names: list[str] | None = None
     license: str | None = None
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
