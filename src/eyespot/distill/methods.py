@@ -1,0 +1,144 @@
+"""Everything a classifier student can be told by a teacher, under one interface.
+
+`make_method(name, ...)` builds any of `METHODS`; `Method.forward` says what it costs a student to differ. Methods on
+logits are here, those on features in `hints`, those with exits from inner stages in `exits`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from torch import Tensor
+
+from eyespot.distill import logit_losses
+from eyespot.distill.looks import Look, LookShape, Method
+from eyespot.distill.method_settings import MethodSettings
+
+__all__ = ["METHODS", "Look", "LookShape", "Method", "MethodSettings", "make_method", "method_class"]
+
+
+class Silence(Method):
+    """No terms: the student learns from hard labels alone."""
+
+    def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
+        super().__init__()
+
+    def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class LogitMethod(Method):
+    """What speaks of logits only.
+
+    Args:
+        settings: hyper-parameters.
+        student: shapes of the student's look.
+        teacher: shapes of the teacher's.
+        pictures: how many there are to learn from.
+
+    Raises:
+        ValueError: student and teacher know different numbers of classes.
+    """
+
+    def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
+        super().__init__()
+        require_same_classes(student, teacher)
+        self.settings = settings
+
+
+class PlainKD(LogitMethod):
+    """KL divergence of softened logits ("kd")."""
+
+    def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """`kd`, see `logit_losses.kd`."""
+        return {"kd": self.settings.weight * logit_losses.kd(student.logits, teacher.logits, self.settings.temperature)}
+
+
+class BinaryKD(LogitMethod):
+    """Every class a yes or no ("bkd")."""
+
+    def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """`bkd`, see `logit_losses.bkd`."""
+        return {"bkd": self.settings.weight * logit_losses.bkd(student.logits, teacher.logits)}
+
+
+class DecoupledKD(LogitMethod):
+    """The target class, and the rest, apart ("dkd")."""
+
+    def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """`dkd`, see `logit_losses.dkd`."""
+        own = self.settings
+        loss = logit_losses.dkd(student.logits, teacher.logits, target, own.dkd_alpha, own.dkd_beta, own.temperature)
+        return {"dkd": own.weight * loss}
+
+
+class Dist(LogitMethod):
+    """Correlation instead of equality ("dist")."""
+
+    def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """`dist`, see `logit_losses.dist`."""
+        own = self.settings
+        loss = logit_losses.dist(student.logits, teacher.logits, own.dist_beta, own.dist_gamma, own.dist_tau)
+        return {"dist": own.weight * loss}
+
+
+METHODS: dict[str, str] = {
+    "none": f"{__name__}:Silence",
+    "kd": f"{__name__}:PlainKD",
+    "bkd": f"{__name__}:BinaryKD",
+    "dkd": f"{__name__}:DecoupledKD",
+    "dist": f"{__name__}:Dist",
+    "ofa": "eyespot.distill.exits:OneForAll",
+    "fitnet": "eyespot.distill.hints:FitNet",
+    "cc": "eyespot.distill.hints:CorrelationCongruence",
+    "rkd": "eyespot.distill.hints:RelationalKD",
+    "crd": "eyespot.distill.crd:ContrastiveKD",
+}
+"""Where each method is, by name. All are built from (settings, student shape, teacher shape, number of pictures)."""
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method, which says whether it wants taps before it is built.
+
+    Raises:
+        ValueError: no such method; names the nearest.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        raise ValueError(
+            f"no method {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
+        )
+    module, _, attribute = METHODS[name].partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found
+
+
+def make_method(name: str, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> Method:
+    """Builds a method.
+
+    Args:
+        name: one of `METHODS`.
+        settings: hyper-parameters.
+        student: shapes of the student's look, with those of its taps if the method wants them.
+        teacher: shapes of the teacher's look, likewise.
+        pictures: how many there are over all sources; `picture` of `Method.forward` is below that.
+
+    Raises:
+        ValueError: no such method (names the nearest), or these two cannot be brought together by it (says why).
+    """
+    return method_class(name)(settings, student, teacher, pictures)
+
+
+def require_same_classes(student: LookShape, teacher: LookShape) -> None:
+    """For methods that compare logits.
+
+    Raises:
+        ValueError: the numbers of classes differ.
+    """
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f"the student has {student.num_classes} classes, the teacher {teacher.num_classes}: give the student a "
+            f"head of {teacher.num_classes} classes, or take a method on features (fitnet, cc, rkd, crd)"
+        )
