@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from eyespot.encoders import Encoder
+from eyespot.encoders.taps import STAGES, Taps
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,58 @@ class Method(nn.Module, ABC):
             Scalars in float32.
         """
         return self.losses(student, teacher.detach(), target, picture)
+
+
+@torch.no_grad()
+def look_shape(encoder: Encoder, taps: Taps | None = None, size: int | None = None) -> LookShape:
+    """The shapes of an encoder's look, found by showing it one black picture.
+
+    It looks as in evaluation, so that no statistics change, on whatever device it is; the meta device will do.
+
+    Args:
+        encoder: a classifier, or any encoder for methods that do not compare logits (0 classes).
+        taps: what is tapped; None: nothing.
+        size: side of the picture in pixels, rounded to what the encoder takes; None: its default size.
+    """
+    images = torch.zeros(1, 3, *encoder.fitting_size(size), device=encoder.device)
+    training = [module for module in encoder.modules() if module.training]
+    encoder.eval()
+    try:
+        features, tapped = taps(images) if taps else (encoder(images), [])
+    finally:
+        for module in training:
+            module.training = True
+    last_tokens = tapped[-1].shape[1] if tapped and tapped[-1].ndim == 3 else 0
+    return LookShape(
+        num_classes=0 if features.logits is None else features.logits.shape[1],
+        summary=features.summary.shape[1],
+        taps=tuple(tuple(tap.shape[1:]) for tap in tapped),
+        # the last tap has one token per patch, and what stands in front of them
+        prefix_tokens=max(0, last_tokens - features.patches.shape[2] * features.patches.shape[3]),
+    )
+
+
+def require_same_classes(student: LookShape, teacher: LookShape) -> None:
+    """For methods that compare logits.
+
+    Raises:
+        ValueError: the numbers of classes differ.
+    """
+    if student.num_classes != teacher.num_classes:
+        raise ValueError(
+            f"the student has {student.num_classes} classes, the teacher {teacher.num_classes}: give the student a "
+            f"head of {teacher.num_classes} classes, or take a method on features (fitnet, cc, rkd, crd)"
+        )
+
+
+def require_taps(method: str, who: str, shape: LookShape) -> None:
+    """For methods that look at the four stages.
+
+    Raises:
+        ValueError: there are not four taps.
+    """
+    if len(shape.taps) != STAGES:
+        raise ValueError(
+            f"{method} needs four taps of the {who}, got {len(shape.taps)}: "
+            "look_shape(encoder, Taps(encoder), size) finds them"
+        )

@@ -12,10 +12,10 @@ from importlib import import_module
 from torch import Tensor
 
 from eyespot.distill import logit_losses
-from eyespot.distill.looks import Look, LookShape, Method
+from eyespot.distill.looks import Look, LookShape, Method, look_shape, require_same_classes
 from eyespot.distill.method_settings import MethodSettings
 
-__all__ = ["METHODS", "Look", "LookShape", "Method", "MethodSettings", "make_method", "method_class"]
+__all__ = ["METHODS", "Look", "LookShape", "Method", "MethodSettings", "look_shape", "make_method", "method_class"]
 
 
 class Silence(Method):
@@ -129,16 +129,3 @@ def make_method(name: str, settings: MethodSettings, student: LookShape, teacher
         ValueError: no such method (names the nearest), or these two cannot be brought together by it (says why).
     """
     return method_class(name)(settings, student, teacher, pictures)
-
-
-def require_same_classes(student: LookShape, teacher: LookShape) -> None:
-    """For methods that compare logits.
-
-    Raises:
-        ValueError: the numbers of classes differ.
-    """
-    if student.num_classes != teacher.num_classes:
-        raise ValueError(
-            f"the student has {student.num_classes} classes, the teacher {teacher.num_classes}: give the student a "
-            f"head of {teacher.num_classes} classes, or take a method on features (fitnet, cc, rkd, crd)"
-        )
