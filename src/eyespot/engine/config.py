@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
@@ -19,21 +19,53 @@ class OptimConfig:
     batch_size: int = Field(gt=0)
     """Pictures per optimiser step, over all processes and accumulated micro-batches."""
     learning_rate: float = Field(gt=0)
-    """Peak learning rate of AdamW, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(default=0.0, ge=0)
-    """Where the cosine ends."""
+    """Where the cosine ends; a step schedule never falls below it."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """How the learning rate falls after the warm-up: along a cosine, or by a factor every so many steps."""
+    decay_every: int | None = Field(default=None, gt=0)
+    """With schedule step: steps between two decays."""
+    decay_rate: float = Field(default=0.1, gt=0, le=1)
+    """With schedule step: the factor."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
+    warmup_start: float | None = Field(default=None, ge=0)
+    """Learning rate of step 0, from which the warm-up rises in equal parts to reach the peak in step `warmup_steps`.
+    None: step 0 is the first of these parts, counted from 0, and step `warmup_steps` - 1 has the peak."""
+    warmup_overlaps: bool = False
+    """Whether the schedule counts its steps from step 0, so that the warm-up hides its beginning (timm's default,
+    "warm-up not prefixed"), or from the end of the warm-up."""
+    optimizer: Literal["adamw", "lamb", "sgd", "rmsprop"] = "adamw"
+    """adamw; timm's lamb (for batches of thousands; set clip_norm 1 as timm does); sgd with Nesterov's momentum; or
+    rmsprop as TensorFlow has it (timm's rmsproptf)."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Decoupled weight decay; biases, norms and what the model's authors exclude get none."""
+    """Weight decay: decoupled in adamw, part of the scaled update in lamb, added to the gradient in sgd and rmsprop.
+    Biases, norms and what the model's authors exclude get none."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decays."""
+    """Moment decays of adamw and lamb."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd and rmsprop."""
+    eps: float | None = Field(default=None, gt=0)
+    """What keeps the denominators of adamw (1e-8), lamb (1e-6) and rmsprop (1e-10, under the root) from zero; None for
+    these."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the whole gradient; None leaves it alone."""
     accumulate: int = Field(default=1, gt=0)
     """Micro-batches per optimiser step: less memory, same result."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the student, which then is the result; None for none."""
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule == "step" and self.decay_every is None:
+            raise ValueError("schedule 'step' needs decay_every, the number of steps between two decays")
+        if self.warmup_start is not None and self.warmup_start > self.learning_rate:
+            raise ValueError(
+                f"warmup_start {self.warmup_start} is above the peak learning_rate {self.learning_rate}; "
+                "a warm-up rises, so give at most the peak"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

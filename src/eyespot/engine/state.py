@@ -19,12 +19,17 @@ TASK, OPTIMIZER, AVERAGE = "task/", "optimizer/", "ema/"
 def tensors_of(task: Task, optimizer: Any, average: MovingAverage | None) -> dict[str, Tensor]:
     """`task/NAME` of what is trained, `optimizer/NAME/KEY` of each parameter's state, `ema/NAME` of the average.
 
-    They are the training's own tensors, not copies.
+    What an optimiser keeps per group of parameters is `optimizer/group NUMBER/KEY`. They are the training's own
+    tensors, not copies.
     """
     tensors = {f"{TASK}{name}": value for name, value in task.trained_state().items()}
     for name, parameter in task.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{OPTIMIZER}{name}/{key}"] = value
+    for number, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if isinstance(value, Tensor):
+                tensors[f"{OPTIMIZER}group {number}/{key}"] = value
     if average:
         tensors |= {f"{AVERAGE}{name}": value for name, value in average.values.items()}
     return tensors

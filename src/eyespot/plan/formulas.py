@@ -8,7 +8,6 @@ from __future__ import annotations
 
 WEIGHT_BYTES = 4
 """Weights, gradients and moments are float32, whatever the autocast."""
-ADAMW_MOMENTS = 2
 
 
 def vit_forward_flops(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eyespot.engine.config import EngineConfig
-from eyespot.plan.formulas import ADAMW_MOMENTS, WEIGHT_BYTES
+from eyespot.engine.optim import moments_of
+from eyespot.plan.formulas import WEIGHT_BYTES
 from eyespot.plan.passes import ShapedStage, StudentPass, TeacherPass
 
 RESERVE = 0.1
@@ -25,7 +26,7 @@ class Memory:
         pictures: of the micro-batch.
         weights: of students and heads.
         gradients: of the same.
-        moments: of AdamW.
+        moments: of the optimiser.
         average: of the students' moving average.
         exchange: gradient buckets of DDP, or the units that FSDP has gathered.
         teachers: their weights.
@@ -86,13 +87,14 @@ def stage_memory(
     teachers = math.ceil(teachers / (shards if engine.shard_teachers else 1))
     batch = math.ceil(stage.config.batch_size / gpus) * 3 * stage.view**2
     average = math.ceil(averaged / shards)
-    staying = (1 + ADAMW_MOMENTS + 1) * weights + average + exchange + teachers + batch
+    moments = moments_of(stage.config) * weights
+    staying = 2 * weights + moments + average + exchange + teachers + batch
     working = max(look.peak_bytes, learn.peak_bytes)
     return Memory(
         pictures=pictures,
         weights=weights,
         gradients=weights,
-        moments=ADAMW_MOMENTS * weights,
+        moments=moments,
         average=average,
         exchange=exchange,
         teachers=teachers,
