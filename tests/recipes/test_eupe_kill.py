@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
-from eyespot.distill.stage import is_finished
+from eyespot.distill.stage_training import is_finished
 from eyespot.engine.metrics import read_lines
 from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
 from processes import start_process, wait_until

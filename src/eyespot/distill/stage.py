@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
-from lightning.fabric import Fabric
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated_dataclass
-from torch import Tensor
 
-from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
-from eyespot.data.loader import dead_workers_explained
+from eyespot.data import PictureLoader
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CacheConfig, CachedCommittee, first_batches
-from eyespot.distill.committee import Committee, has_random_weights
+from eyespot.distill.committee import Committee
 from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.encoders import Encoder, load_encoder, save_encoder
-from eyespot.engine.callbacks import Callback
-from eyespot.engine.config import STRICT, EngineConfig, OptimConfig
+from eyespot.distill.stage_training import StageTrainer, lineage
+from eyespot.encoders import Encoder
+from eyespot.engine.config import STRICT, OptimConfig
 from eyespot.engine.strategy import whole
-from eyespot.engine.trainer import Trainer
-from eyespot.files import atomic_write_text
-from eyespot.report.teachers import Teacher, describe
 
 StandardizerKind = Literal["channel", "none", "ema", "phi_s"]
-
-FAILURES_FILE = "unreadable.json"
 
 
 @validated_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,33 +61,17 @@ class StageOutline:
     view_sizes: tuple[int, ...] = ()
 
 
-@dataclass
-class StageRunner:
-    """Runs the stages of one run: trains what is not finished, loads what is.
+@dataclass(kw_only=True)
+class StageRunner(StageTrainer):
+    """Runs the feature distillations of one run: trains what is not finished, loads what is.
 
     Attributes:
-        fabric: devices and processes.
-        folder: of the run.
-        data: pictures and views; the size of the views follows from each stage.
-        engine: precision, logging, checkpoints.
         standardizer: how targets are put on one scale.
-        seed: of everything drawn.
         cache: where teacher features are kept, and how.
-        callbacks: those that watch a stage, by its name and those of its students.
     """
 
-    fabric: Fabric
-    folder: Path
-    data: DataConfig
-    engine: EngineConfig
     standardizer: StandardizerKind
-    seed: int
     cache: CacheConfig = field(default_factory=CacheConfig)
-    callbacks: Callable[[str, Sequence[str]], Sequence[Callback]] = lambda stage, students: ()
-
-    def __post_init__(self) -> None:
-        self._sources: dict[int, list[PictureSource]] = {}
-        self.failures: dict[str, str] = {}
 
     def run(self, outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> dict[str, Encoder]:
         """Trains a stage from wherever it stands, unless it is finished.
@@ -111,23 +85,14 @@ class StageRunner:
             The finished students, as they are loaded from the stage's folder: a single one lies in `model/`, several in
             `NAME/model/`, each with its adapter heads and the standardizers.
         """
-        folder, config = self.folder / outline.name, outline.config
-        places = {name: student_folder(folder, name) for name in students}
-        if not all(is_finished(place) for place in places.values()):
-            self._train(folder, places, outline, students, committee, config)
-        self.failures |= _read_failures(folder)
-        return {name: load_encoder(f"run/{place}") for name, place in places.items()}
+        if not self.is_finished(outline.name, list(students)):
+            self._teach(outline, students, committee)
+        return self.load(outline.name, list(students))
 
-    def _train(
-        self,
-        folder: Path,
-        places: Mapping[str, Path],
-        outline: StageOutline,
-        students: Mapping[str, Encoder],
-        committee: Committee,
-        config: StageConfig,
-    ) -> None:
-        loader = self._loader(outline, students, committee)
+    def _teach(self, outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> None:
+        config = outline.config
+        views = self.data.views if outline.cached else None
+        loader = self.open_pictures(view_size(outline, students, committee), config.batch_size, views)
         watched = self._cached(committee, loader) if outline.cached else committee
         if isinstance(watched, CachedCommittee):
             loader.companion = watched.companion
@@ -142,64 +107,28 @@ class StageRunner:
             statistics_steps=config.statistics_steps,
             seed=self.seed,
         )
-        trainer = Trainer(
-            self.fabric,
-            task,
-            loader,
-            optim=config,
-            engine=self.engine,
-            folder=folder,
-            metrics_path=self.folder / "metrics.jsonl",
-            stage=outline.name,
-            seed=self.seed,
-            signature={
-                "students": {name: self._place(student) for name, student in students.items()},
-                "teachers": {name: self._place(teacher) for name, teacher in committee.items()},
-                "teacher_features": self.cache.kept_as if outline.cached else "live",
-                "standardizer": self.standardizer,
-                "precision": self.engine.precision,
-                "data": asdict(loader.config) | {"workers": None, "keep_decoded": None},
-            },
-            callbacks=self.callbacks(outline.name, tuple(students)),
-        )
+        facts = {"stage": outline.name, "steps": config.steps}
         try:
-            with dead_workers_explained(self.data.workers):
-                trained = trainer.train()
+            self.train(
+                outline.name,
+                task,
+                loader,
+                config,
+                signature={
+                    "students": {name: self.place_of(student) for name, student in students.items()},
+                    "teachers": {name: self.place_of(teacher) for name, teacher in committee.items()},
+                    "teacher_features": self.cache.kept_as if outline.cached else "live",
+                    "standardizer": self.standardizer,
+                },
+                details={
+                    name: {**facts, "teachers": lineage(committee.teachers.values(), one)}
+                    for name, one in students.items()
+                },
+                adapters=lambda: {name: whole(task.adapters(name)) for name in students},
+            )
         finally:
             if isinstance(watched, CachedCommittee):
                 watched.flush()
-        self.failures |= loader.failures
-        adapters = {name: whole(task.adapters(name)) for name in places}  # all processes hold a part, with FSDP
-        if self.fabric.is_global_zero:
-            if loader.failures:
-                atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
-            for name, place in places.items():
-                student = trained[name]
-                assert isinstance(student, Encoder)
-                details = {"stage": outline.name, "steps": config.steps, "teachers": lineage(committee, students[name])}
-                save_encoder(student, place / "model", adapters=adapters[name], details=details)
-        self.fabric.barrier()
-
-    def sample_pictures(self, count: int, size: int) -> Tensor:
-        """The pictures of the first batch, without augmentation: floats [count, 3, size, size] in [0, 1]."""
-        plain = replace(self.data, size=size, view=ViewConfig.plain(), workers=0)
-        loader = PictureLoader(plain, count, sources=next(iter(self._sources.values()), None))
-        return loader.batch(0)["images"].float() / 255
-
-    def _loader(self, outline: StageOutline, students: Mapping[str, Encoder], committee: Committee) -> PictureLoader:
-        views = self.data.views if outline.cached else None
-        data = replace(self.data, size=view_size(outline, students, committee), views=views)
-        # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
-        # which stages ran before it in the same process.
-        known = self._sources.get(data.size)
-        batch_size = outline.config.batch_size
-        loader = PictureLoader(data, batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
-        self._sources[data.size] = loader.sources
-        return loader
-
-    def _place(self, encoder: Encoder) -> str:
-        """An encoder's name; without the run folder's own path, so that a run can be moved and continued."""
-        return encoder.name.replace(f"run/{self.folder}/", "run/")
 
     def _cached(self, committee: Committee, loader: PictureLoader) -> CachedCommittee:
         return cached_committee(committee, loader, self.cache, self.engine.precision)
@@ -246,34 +175,3 @@ def view_size(outline: StageOutline, students: Mapping[str, Encoder], committee:
     wanted = [max(teacher.fitting_size(side)) for _, teacher in committee.items() for side in sides]
     wanted += [max(student.fitting_size(side)) for student in students.values() for side in outline.view_sizes]
     return max(wanted)
-
-
-def student_folder(stage: Path, name: str) -> Path:
-    """Where in a stage's folder a student lies; a single one, called "student", has it for itself."""
-    return stage if name == "student" else stage / name
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a student's folder in a stage holds its result; it appears as a whole, last of all."""
-    return (folder / "model" / "config.json").is_file()
-
-
-def _read_failures(stage: Path) -> dict[str, str]:
-    """The unreadable pictures that a finished stage has met."""
-    file = stage / FAILURES_FILE
-    known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return known
-
-
-def lineage(committee: Committee, student: Encoder) -> list[Teacher]:
-    """All that a student of this committee learns from, directly or through a proxy, with their licences.
-
-    Weights that the student starts from count as well, unless they are random; those of unknown licence, too.
-    """
-    known: dict[str, Teacher] = {entry["name"]: entry for entry in student.lineage}
-    if not student.lineage and not has_random_weights(student.name):
-        known[student.name] = describe(student)
-    for _, teacher in committee.items():
-        entries = teacher.lineage or [describe(teacher)]
-        known |= {entry["name"]: entry for entry in entries}
-    return list(known.values())

@@ -29,7 +29,8 @@ from eyespot.data import DataConfig
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.committee import Committee, has_random_weights, load_committee, require_permissive, short_names
-from eyespot.distill.stage import StageConfig, StageOutline, StageRunner, StandardizerKind, lineage
+from eyespot.distill.stage import StageConfig, StageOutline, StageRunner, StandardizerKind
+from eyespot.distill.stage_training import lineage
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
 from eyespot.engine.run import RunFolder
@@ -200,7 +201,15 @@ def distill(
     fabric = start_fabric(config.engine)
     run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
     todo = {stage.name: stage for stage in outline(config)}
-    stages = StageRunner(fabric, run.path, config.data, config.engine, config.standardizer, config.seed, config.cache)
+    stages = StageRunner(
+        fabric=fabric,
+        folder=run.path,
+        data=config.data,
+        engine=config.engine,
+        seed=config.seed,
+        standardizer=config.standardizer,
+        cache=config.cache,
+    )
     if config.probes.every and fabric.is_global_zero:
         side = max(config.stage2.student_sizes)
         probes = Probes(config.probes, run.probes, side, config.seed, config.engine.tensorboard)
@@ -316,7 +325,9 @@ def _story(
     measure: Callable[[dict[str, Encoder]], ResultTable] | None,
 ) -> RunStory:
     """What report and cards tell, measured first."""
-    teachers = {entry["name"]: entry for student in students.values() for entry in lineage(committee, student)}
+    teachers = {
+        entry["name"]: entry for student in students.values() for entry in lineage(committee.teachers.values(), student)
+    }
     side = max(config.stage2.student_sizes)
     encoders = dict(experts.items()) if experts else {}
     encoders |= {"proxy": proxy} if proxy else {}
