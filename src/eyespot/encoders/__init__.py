@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.classifiers import load_classifier
 from eyespot.encoders.eupe import create_eupe_encoder, write_eupe_checkpoint
 from eyespot.encoders.executorch_source import ExecutorchEncoder
+from eyespot.encoders.headed import HeadedEncoder
 from eyespot.encoders.hf_source import create_hf_encoder
 from eyespot.encoders.litert_source import LitertEncoder
 from eyespot.encoders.onnx_source import OnnxEncoder
@@ -23,7 +25,17 @@ from eyespot.encoders.torch_source import TorchFileEncoder
 from eyespot.encoders.torchhub_source import create_torchhub_encoder
 from eyespot.specs import read_options, write_options
 
-__all__ = ["SOURCES", "Encoder", "OnnxEncoder", "TimmEncoder", "load_encoder", "save_encoder", "write_eupe_checkpoint"]
+__all__ = [
+    "SOURCES",
+    "Encoder",
+    "HeadedEncoder",
+    "OnnxEncoder",
+    "TimmEncoder",
+    "load_classifier",
+    "load_encoder",
+    "save_encoder",
+    "write_eupe_checkpoint",
+]
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{spec}: {error}") from error
+    if options.get("num_classes", 0) is None:
+        options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
     if options:
         encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
     return encoder.eval()

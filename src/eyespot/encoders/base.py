@@ -158,6 +158,17 @@ class Encoder(nn.Module, ABC):
         return self.mean.device
 
 
+def checked_names(names: Sequence[str] | None, num_classes: int, model: str) -> list[str] | None:
+    """Class names, one for each output.
+
+    Raises:
+        ValueError: another number of names.
+    """
+    if names is not None and len(names) != num_classes:
+        raise ValueError(f"{model} tells {num_classes} classes apart, but {len(names)} class names were given")
+    return None if names is None else list(names)
+
+
 def _per_channel(name: str, values: Sequence[float]) -> Tensor:
     tensor = torch.tensor(values, dtype=torch.float32)
     if tensor.shape != (3,):

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyespot.encoders.base import Encoder
+from eyespot.encoders.base import Encoder, checked_names
 from eyespot.features import Features
+
+CLASS_OUTPUTS = ("logits", "log_probs")
+"""Names under which files give what their class head says."""
 
 MOST_AT_ONCE = 8  # runtimes keep the memory of the largest batch they have seen: gigabytes for 64 pictures
 
@@ -57,6 +60,9 @@ class FileEncoder(Encoder):
         summary: name of the summary output, or "mean" for the spatial mean of the patches.
         patches: name of the dense output, a map [batch, D, h, w] or tokens [batch, N, D], row-major, on a grid with the
             aspect of the picture.
+        logits: name of the output of a class head, which then fills `Features.logits`; True for the one that is called
+            `logits` or `log_probs`, whichever there is. False computes none. Log-probabilities are logits up to a
+            constant per picture: their softmax is the same at any temperature.
         prefix: leading tokens that are not patches, if the dense output is tokens.
         mean, std: normalisation the graph expects and does not do itself, three numbers each.
         size: (height, width), or the side of a square, to use when the file leaves the size open.
@@ -77,6 +83,7 @@ class FileEncoder(Encoder):
         *,
         summary: str = "summary",
         patches: str = "patches",
+        logits: str | bool = False,
         prefix: int = 0,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
@@ -88,6 +95,7 @@ class FileEncoder(Encoder):
         self.name = f"{kind}/{self.path}"
         self.session = session
         self.outputs = (str(summary), str(patches))  # a spec's "?patches=495" arrives as a number
+        self.logits = self._class_output() if logits is True else str(logits) if logits is not False else None
         self.prefix = prefix
         self.facts: dict[str, Any] = json.loads(session.metadata.get("eyespot", "{}"))
         self.license = license or session.metadata.get("license")
@@ -103,13 +111,26 @@ class FileEncoder(Encoder):
         beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
         return [self.path, *(file for file in beside if file.is_file())]
 
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        return (*self.outputs, *([] if self.logits is None else [self.logits]))
+
     def _check_names(self) -> None:
-        missing = [name for name in self.outputs if name not in (*self.session.outputs, "mean")]
+        missing = [name for name in self._wanted if name not in (*self.session.outputs, "mean")]
         if missing:
             raise ValueError(
                 f"{self.name} has no output {' or '.join(missing)}; it has {', '.join(self.session.outputs)}. Name "
                 f"them: {self.name}?patches=NAME&summary=NAME (summary=mean takes the spatial mean of the patches)"
             )
+
+    def _class_output(self) -> str:
+        for name in CLASS_OUTPUTS:
+            if name in self.session.outputs:
+                return name
+        raise ValueError(
+            f"{self.name} has no output {' or '.join(CLASS_OUTPUTS)}, so it is no classifier; it has "
+            f"{', '.join(self.session.outputs)}. If one of them is a class head's, name it: {self.name}?logits=NAME"
+        )
 
     def _read_shapes(self) -> None:
         """Widths and stride, from one run on a grey picture."""
@@ -118,16 +139,21 @@ class FileEncoder(Encoder):
         self.summary_dim = features.summary.shape[1]
         self.patch_dim = features.patches.shape[1]
         self.stride = -(-height // features.grid[0])
+        if features.logits is not None:
+            self.num_classes = features.logits.shape[1]
+            names = self.facts.get("class_names") if self.logits == "logits" else None
+            self.class_names = checked_names(names, self.num_classes, self.name)
 
     def _encode(self, images: Tensor) -> Features:
         found = self._run(images.detach().float().cpu())
         patches = self._as_map(found[self.outputs[1]], images.shape[2] / images.shape[3])
         summary = patches.mean((2, 3)) if self.outputs[0] == "mean" else found[self.outputs[0]].flatten(1)
-        return Features(summary, patches).to(images.device)
+        logits = None if self.logits is None else found[self.logits].flatten(1)
+        return Features(summary, patches, logits).to(images.device)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """The named outputs; few pictures at a time, and in the file's own batch size if it has one."""
-        names = [name for name in dict.fromkeys(self.outputs) if name != "mean"]
+        names = [name for name in dict.fromkeys(self._wanted) if name != "mean"]
         runs = [self._run_piece(piece, names) for piece in images.split(self.session.batch or MOST_AT_ONCE)]
         return {name: torch.cat(column) for name, column in zip(names, zip(*runs, strict=True), strict=True)}
 

@@ -1,8 +1,8 @@
 """`run/FOLDER`: models that eyespot saved, in timm's own hub layout, and the writer of such folders.
 
-A model folder holds `model.safetensors` (the bare backbone), `config.json` (what timm needs to build it, plus our own
-section) and, for what was distilled, `adapters.safetensors`: the adapter heads and standardizers into every teacher's
-space.
+A model folder holds `model.safetensors` (the backbone, and its class head if it has one), `config.json` (what timm
+needs to build it, plus our own section) and, for what was distilled, `adapters.safetensors`: the adapter heads and
+standardizers into every teacher's space.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.headed import HeadedEncoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.files import atomic_path
@@ -35,10 +36,11 @@ def save_encoder(
     details: dict[str, Any] | None = None,
     card: str | None = None,
 ) -> Path:
-    """Writes an encoder as a model folder, all of it or nothing.
+    """Writes an encoder as a model folder, all of it or nothing, with its class head if it has one.
 
     Args:
-        encoder: a timm encoder, or one whose `name` is a spec that builds it again (`python/...`).
+        encoder: a timm encoder, or one whose `name` is a spec that builds it again (`python/...`), either with a linear
+            head or without.
         folder: where to; replaced as a whole if it exists.
         license: licence tag of the saved weights; the encoder's own if None.
         adapters: tensors of adapter heads and standardizers, by dotted name; those it was loaded with if None.
@@ -62,6 +64,7 @@ def save_encoder(
         "summary_dim": encoder.summary_dim,
         "patch_dim": encoder.patch_dim,
         "stride": encoder.stride,
+        **(_head_facts(encoder) if encoder.num_classes else {}),
         **(details or {}),
     }
     folder = Path(folder)
@@ -101,6 +104,7 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) ->
     file = Path(weights) if weights else place / MODEL_FILE
     load_strictly(backbone, read_weights(file), str(file))
     encoder.name = f"run/{folder}"
+    encoder.class_names = config["eyespot"].get("class_names")
     encoder.license = config["eyespot"].get("license")
     encoder.origin = config["eyespot"]["spec"]
     encoder.lineage = config["eyespot"].get("teachers", [])
@@ -128,6 +132,12 @@ def find_model_folder(folder: str | Path) -> Path:
     )
 
 
+def _head_facts(encoder: Encoder) -> dict[str, Any]:
+    """How the head is built again: by timm or a factory of one's own, or as a linear layer on the summary."""
+    head = "linear" if isinstance(encoder, HeadedEncoder) else "own"
+    return {"num_classes": encoder.num_classes, "class_names": encoder.class_names, "head": head}
+
+
 def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
     source = encoder.model.pretrained_cfg
     kept = (
@@ -142,14 +152,15 @@ def _timm_config(encoder: TimmEncoder, license: str | None) -> dict[str, Any]:
         "classifier",
     )
     pretrained_cfg: dict[str, Any] = {key: source[key] for key in kept if key in source}  # type: ignore[index, operator]
-    pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": 0, "license": license}
+    pretrained_cfg |= {"input_size": [3, *encoder.default_size], "num_classes": encoder.num_classes, "license": license}
     model_args = dict(encoder.model_args)
     if model_args.get("dynamic_img_size") and pretrained_cfg.get("fixed_input_size"):
         # timm reads such a folder as of free size, and would stretch the position embedding to its own default size
         model_args.setdefault("img_size", list(encoder.default_size))
     return {
         "architecture": encoder.architecture,
-        "num_classes": 0,
+        "num_classes": encoder.num_classes,
+        **({"label_names": encoder.class_names} if encoder.class_names else {}),
         "num_features": encoder.patch_dim,
         "pretrained_cfg": pretrained_cfg,
         "model_args": model_args,
@@ -165,9 +176,16 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
             config["architecture"],
             pretrained=False,
             channels_last=config["eyespot"].get("channels_last", False),
+            num_classes=config.get("num_classes", 0),
             pretrained_cfg=cfg,
             **config["model_args"],
         )
+    encoder = _build_from_spec(config)
+    num_classes = config["eyespot"].get("num_classes", 0)
+    return HeadedEncoder(encoder, num_classes) if config["eyespot"].get("head") == "linear" else encoder
+
+
+def _build_from_spec(config: dict[str, Any]) -> Encoder:
     from eyespot.encoders import load_encoder
 
     spec, _, query = config["eyespot"]["spec"].partition("?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import json
@@ -16,8 +15,17 @@ import torch
 from timm.models import get_arch_pretrained_cfgs, get_model_input_config, get_pretrained_cfg
 from torch import Tensor, nn
 
-from eyespot.encoders.base import Encoder
+from eyespot.encoders.base import Encoder, checked_names
 from eyespot.encoders.licenses import timm_license
+from eyespot.encoders.pairs import on_meta
+from eyespot.encoders.timm_forms import Form
+from eyespot.encoders.timm_heads import (
+    classes_in,
+    classes_of,
+    released_names,
+    running_statistics_kept,
+    set_classes,
+)
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
 
@@ -31,15 +39,17 @@ class TimmEncoder(Encoder):
     - summary: what timm's own head sees before the classifier (`forward_head(pre_logits=True)`): class token, pooled
       map, or attention pool. For the few models without a head, the mean of the patches.
     - widths, stride and sizes: found by sending shapes through the model, see `_measure`.
+    - logits: what timm's own head gives (`forward_head`), if the classifier is wanted.
     - normalisation, licence: the model's own configuration (`pretrained_cfg`).
 
     Args:
-        model: a timm model without classifier.
+        model: a timm model.
         architecture: its timm name without tag.
-        model_args: keyword arguments that `timm.create_model` needs to build it again.
+        model_args: keyword arguments that `create_timm_encoder` needs to build it again.
         name: the spec shown to people.
         license: overrides the licence of the model's configuration, which speaks of timm's pretrained weights only.
         channels_last: compute in that memory format.
+        classifier: whether the model's classifier fills `Features.logits`; without, it is not run.
 
     Raises:
         ValueError: the model gives several maps, tokens that are not a grid, or no vector as summary.
@@ -53,6 +63,7 @@ class TimmEncoder(Encoder):
         name: str,
         license: str | None,
         channels_last: bool = False,
+        classifier: bool = False,
     ) -> None:
         cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
         super().__init__(cfg["mean"], cfg["std"])
@@ -62,10 +73,12 @@ class TimmEncoder(Encoder):
         self.model_args = model_args
         self.name = name
         self.license = license
+        self.num_classes = classes_of(model) if classifier else 0
         self._nhwc_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._measure()
 
     _native_grid: tuple[int, int] | None
+    _least_side = 1
 
     def _measure(self) -> None:
         """Finds widths, stride, prefix tokens and sizes by sending shapes without numbers through the model.
@@ -75,7 +88,7 @@ class TimmEncoder(Encoder):
         """
         config = get_model_input_config(self.model)
         made_for: tuple[int, int] = config["input_size"][1:]
-        shapes = _on_meta(self.model)
+        shapes = on_meta(self.model)
         self.stride = announced = _announced_stride(self.model)
         self._native_grid = None
         if config["fixed_input_size"] or not self._grows(shapes, self.fitting_size(made_for)):
@@ -84,6 +97,7 @@ class TimmEncoder(Encoder):
             true = all(cells in either for cells, either in zip(self._native_grid, rounded, strict=True))
             self.stride = announced if true else -(-made_for[0] // self._native_grid[0])
         self.default_size = self.fitting_size(made_for)
+        self._least_side = self._smallest(shapes)
 
     def _grows(self, shapes: Any, size: tuple[int, int]) -> bool:
         """Whether the grid is size / stride here, and in a picture one patch higher and two wider; sets the stride."""
@@ -93,6 +107,33 @@ class TimmEncoder(Encoder):
             return self._grid_at(shapes, larger) == (larger[0] // self.stride, larger[1] // self.stride)
         except ValueError:
             return False
+
+    @torch.no_grad()
+    def _smallest(self, shapes: Any) -> int:
+        """The least side in pixels: a stride, or two where the model halves its last map once more (GhostNet's gates).
+
+        One if neither will do.
+        """
+        for side in (self.stride, 2 * self.stride):
+            try:
+                shapes.forward_features(torch.zeros(1, 3, side, side, device="meta"))
+            except Exception:  # as in `_grid_at`
+                continue
+            return side
+        return 1
+
+    def size_error(self, height: int, width: int) -> str | None:
+        """See `Encoder.size_error`."""
+        problem = super().size_error(height, width)
+        if problem or self.native_size or min(height, width) >= self._least_side:
+            return problem
+        least = self._least_side
+        stem: Any = getattr(self.model, "conv_stem", None)
+        hint = "; stem_stride=1 halves that" if getattr(stem, "stride", None) == (2, 2) else ""
+        return f"needs sides of {least} pixels or more, got {height}x{width}; {least}x{least} would do{hint}"
+
+    def _rounded(self, side: int) -> int:
+        return max(super()._rounded(side), self._least_side)
 
     @torch.no_grad()
     def _grid_at(self, shapes: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -130,7 +171,21 @@ class TimmEncoder(Encoder):
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.model.forward_features(images)  # type: ignore[operator]
         patches = self._as_map(self.model, features, grid)
-        return Features(_pooled(self.model, features, patches), patches)
+        if not self.num_classes:
+            return Features(_pooled(self.model, features, patches), patches)
+        logits = self.model.forward_head(features)  # type: ignore[operator]
+        with running_statistics_kept(self.model):
+            return Features(_pooled(self.model, features, patches), patches, logits)
+
+    def reset_classifier(self, num_classes: int, class_names: list[str] | None = None) -> None:
+        """Puts a new classifier of that many outputs on the model, or none for 0.
+
+        Raises:
+            ValueError: timm gives this model no classifier, or names of another number.
+        """
+        set_classes(self.model, num_classes, self.name)
+        self.num_classes = num_classes
+        self.class_names = checked_names(class_names, num_classes, self.name)
 
     def _as_map(self, model: Any, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """[B, D, h, w] from tokens [B, N, D] or a map in either format, normed where timm norms after pooling."""
@@ -166,6 +221,7 @@ def create_timm_encoder(
     weights: str | Path | None = None,
     license: str | None = None,
     channels_last: bool = False,
+    num_classes: int | None = 0,
     pretrained_cfg: dict[str, Any] | None = None,
     **model_args: Any,
 ) -> TimmEncoder:
@@ -178,12 +234,14 @@ def create_timm_encoder(
         weights: a checkpoint file to load instead: a backbone's, or the file that timm would have fetched.
         license: overrides the licence in timm's configuration.
         channels_last: compute in that memory format; several times faster for some CNNs, above all in bfloat16.
+        num_classes: outputs of the class head: none (0), as many as the weights bring (None), or so many: the
+            classifier that comes with the weights if it has that number, otherwise a new one.
         pretrained_cfg: sizes and normalisation to use instead of those of timm's default tag.
-        model_args: passed on to the model.
+        model_args: passed on to the model, but for `stem_stride`, `branches` and `fused`; see `timm_forms.Form`.
 
     Raises:
-        ValueError: timm has no such model or tag (the nearest names are shown), the file does not fit, or the model is
-            none that gives one vector and one map.
+        ValueError: timm has no such model or tag (the nearest names are shown), the file does not fit, the model is
+            none that gives one vector and one map, or it cannot have that form.
         FileNotFoundError: `local-dir:` without a model there.
         RuntimeError: timm's weights could not be fetched, or do not fit the model with these arguments.
     """
@@ -193,20 +251,31 @@ def create_timm_encoder(
     else:
         architecture = name.partition(".")[0]
         _refuse_unknown(name, architecture)
-    model_args = {**_better_defaults(architecture), **model_args}
+    form, model_args = Form.of({**_better_defaults(architecture), **model_args})
+    form.check(f"timm/{name}", has_weights=pretrained or weights is not None)
     if weights is not None:
-        model = _with_file(name, str(weights), pretrained_cfg=pretrained_cfg, **model_args)
+        model = _with_file(name, str(weights), num_classes, pretrained_cfg=pretrained_cfg, **model_args)
     elif pretrained:
         model = _with_timms_weights(name, pretrained_cfg=pretrained_cfg, **model_args)
         license = license or timm_license(model.pretrained_cfg)
     else:
-        model = timm.create_model(name, num_classes=0, pretrained_cfg=pretrained_cfg, **model_args)
-    return TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last)
+        classes = {} if num_classes is None else {"num_classes": num_classes}
+        model = timm.create_model(name, pretrained_cfg=pretrained_cfg, **classes, **model_args)
+    released = classes_of(model) if pretrained and weights is None else 0
+    if num_classes is not None:
+        set_classes(model, num_classes, f"timm/{name}")
+    model, model_args = form.apply(model, f"timm/{name}"), {**model_args, **form.args}
+    headed = num_classes != 0
+    encoder = TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last, headed)
+    if headed and encoder.num_classes == released:
+        encoder.class_names = released_names(model, is_timms=not name.startswith("local-dir:"))
+    return encoder
 
 
 def _with_timms_weights(name: str, **args: Any) -> Any:
     try:
-        return _strictly_pretrained(name, **args)
+        # with its own classifier, which is changed later: asked for another one, timm forgives missing tensors
+        return timm.create_model(name, pretrained=True, **args)
     except (RuntimeError, TypeError):
         raise
     except Exception as error:
@@ -224,9 +293,13 @@ def _file_to_bring(name: str) -> str:
     return f"{cfg.hf_hub_filename or 'model.safetensors'} of {cfg.hf_hub_id} on the Hugging Face hub"
 
 
-def _with_file(name: str, file: str, **args: Any) -> Any:
+def _with_file(name: str, file: str, num_classes: int | None, **args: Any) -> Any:
     state = read_weights(file)
-    model = timm.create_model(name, num_classes=0, **args)
+    in_file = 0
+    if num_classes != 0:
+        with torch.device("meta"):
+            in_file = classes_in(state, timm.create_model(name, **args).pretrained_cfg)
+    model = timm.create_model(name, num_classes=in_file, **args)
     try:
         load_strictly(model, state, file)
     except ValueError:
@@ -240,7 +313,7 @@ def _with_file(name: str, file: str, **args: Any) -> Any:
 
 def _translated(name: str, state: dict[str, Tensor], args: dict[str, Any]) -> Any | None:
     try:
-        model = _strictly_pretrained(name, pretrained_cfg_overlay={"state_dict": state}, **args)
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **args)
     except Exception:  # what does not fit is better told in the names of the backbone
         return None
     del model.pretrained_cfg["state_dict"]
@@ -251,14 +324,6 @@ def _takes_anything(name: str, args: dict[str, Any]) -> bool:
     """Whether timm forgives all that is missing, as in a few families (SigLIP without its pool, FCMAE, DLA)."""
     with torch.device("meta"):
         return _translated(name, {"no such weight": torch.zeros(1)}, args) is not None
-
-
-def _strictly_pretrained(name: str, **args: Any) -> Any:
-    """With weights and without classifier, which goes last: timm forgives missing tensors where there never was one."""
-    model = timm.create_model(name, pretrained=True, **args)
-    if getattr(model, "num_classes", 0):
-        model.reset_classifier(0)
-    return model
 
 
 def _refuse_unknown(name: str, architecture: str) -> None:
@@ -283,7 +348,7 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _better_defaults(architecture: str) -> dict[str, Any]:
-    """Arguments that make a timm model an encoder: any input size, and its class token as summary.
+    """Arguments that make a timm model an encoder: any input size, its class token as summary, its paper's dropout.
 
     Models trained with a class token but listed with average pooling (DINOv3, EUPE) are switched to the token. Not so
     models that norm *after* average pooling, which were trained that way, and models without any final norm: PE lang
@@ -301,6 +366,8 @@ def _better_defaults(architecture: str) -> dict[str, Any]:
         and not isinstance(getattr(model, "norm", None), nn.Identity)
     ):
         args["global_pool"] = "token"
+    if architecture.startswith("ghostnetv3"):
+        args["drop_rate"] = 0.0  # timm's 0.2 is V1's and V2's; the authors' V3 has no dropout
     return args
 
 
@@ -324,9 +391,3 @@ def _pooled(model: Any, features: Tensor, patches: Tensor) -> Tensor:
     if not hasattr(model, "reset_classifier"):  # timm's bare vision towers of language models have no head
         return patches.mean((2, 3))
     return model.forward_head(features, pre_logits=True)
-
-
-def _on_meta(model: nn.Module) -> Any:
-    """A copy with shapes but no numbers: it runs in next to no time, whatever the size of the model."""
-    tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
