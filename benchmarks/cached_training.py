@@ -40,13 +40,14 @@ from eyespot.distill.cache.build import RowLoader, part_of
 from eyespot.distill.committee import Committee, load_committee
 from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.distill.stage import cached_committee
+from eyespot.distill.starts import new_encoder
 from eyespot.encoders import Encoder
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
 from eyespot.files import atomic_write_text
-from eyespot.recipes.eupe import EupeConfig, new_encoder
+from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import build, read_settings
 from eyespot.report import machine_info
 

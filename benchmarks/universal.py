@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 from eyespot import Encoder
+from eyespot.distill.starts import new_encoder
 from eyespot.evaluate import ResultTable, evaluate, shown_progress
 from eyespot.files import atomic_write_text
-from eyespot.recipes.eupe import new_encoder
 from eyespot.report import machine_info
 
 EXPERTS = {

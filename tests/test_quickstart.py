@@ -19,7 +19,7 @@ from eyespot.data import PictureLoader
 from eyespot.data.toybox import WORDS
 from eyespot.distill.committee import short_names
 from eyespot.engine.metrics import read_lines
-from eyespot.engine.run import RunMismatchError
+from eyespot.engine.run import RunMismatchError, as_plain
 from eyespot.engine.trainer import Trainer
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.datasets import toybox as evaluation
@@ -34,7 +34,7 @@ from eyespot.quickstart import (
 )
 from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, Lessons
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
-from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, as_plain
+from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig
 from eyespot.recipes.presets import build
 
 TINY = Size(scenes=32, expert_steps=2, shorten=0.006, test_scenes=20)

@@ -9,8 +9,9 @@ import yaml
 
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
 from eyespot.engine.metrics import read_lines
+from eyespot.engine.run import as_plain
 from eyespot.evaluate.during_training import read_probes
-from eyespot.recipes.eupe import STAGE_2, STAGE_3, EupeConfig, as_plain, distill
+from eyespot.recipes.eupe import STAGE_2, STAGE_3, EupeConfig, distill
 from processes import start_process, wait_until
 
 STAGES = (STAGE_2, STAGE_3)

@@ -14,7 +14,8 @@ import yaml
 from eyespot.distill.committee import require_permissive
 from eyespot.encoders.licenses import Terms, terms_of
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
-from eyespot.recipes.eupe import EupeConfig, as_plain
+from eyespot.engine.run import as_plain
+from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import ConfigError, build, merged, preset_names, preset_text, read_settings
 
 PRESETS = ["direct", "laptop", "no_multires", "paper", "permissive", "quickstart"]

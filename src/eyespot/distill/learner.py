@@ -44,7 +44,7 @@ class FeatureLearner(Learner):
             targets: standardized features of each teacher.
         """
         pictures = resize_pictures(images, self.encoder.fitting_size(size))
-        with _attention(pictures, self.encoder.stride):
+        with attention_for(pictures, self.encoder.stride):
             features = self.encoder(pictures)
         losses: dict[str, Tensor] = {}
         for name, target in targets.items():
@@ -57,7 +57,7 @@ class FeatureLearner(Learner):
         return {f"heads.{name}": value for name, value in self.heads.state_dict().items()}
 
 
-def _attention(pictures: Tensor, stride: int) -> AbstractContextManager[None]:
+def attention_for(pictures: Tensor, stride: int) -> AbstractContextManager[None]:
     """How attention is computed: among few tokens, in bfloat16 on a CPU, PyTorch's fused kernel is slow backwards.
 
     Three times as slow at 50 tokens, level at 200; beyond that it is the better one, and saves memory.

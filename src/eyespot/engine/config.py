@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -66,6 +67,14 @@ class OptimConfig:
                 "a warm-up rises, so give at most the peak"
             )
         return self
+
+    def with_steps(self, steps: int) -> Self:
+        """The same over another number of steps, with a warm-up and decays in proportion; left out if it was."""
+        if self.steps == 0:
+            return self
+        share = steps / self.steps
+        decay = None if self.decay_every is None else max(1, round(self.decay_every * share))
+        return replace(self, steps=steps, warmup_steps=round(self.warmup_steps * share), decay_every=decay)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,33 @@ from eyespot.engine.checkpoint import difference
 from eyespot.files import atomic_write_text
 
 CONFIG_FILE = "config.yaml"
+
+RUNTIME_ONLY = (
+    "permissive_only",
+    "data.workers",
+    "data.keep_decoded",
+    "engine.accelerator",
+    "engine.devices",
+    "engine.nodes",
+    "engine.strategy",
+    "engine.shard_teachers",
+    "engine.activation_checkpointing",
+    "engine.max_tokens",
+    "engine.compile",
+    "engine.log_every",
+    "engine.checkpoint_every",
+    "engine.keep_checkpoints",
+    "engine.tensorboard",
+    "engine.progress",
+    "probes",
+    "probes.every",
+    "probes.tasks",
+    "probes.data",
+    "probes.limit",
+    "probes.size",
+    "probes.device",
+)
+"""Settings of every recipe that may change when a run is continued, because they do not touch its result."""
 
 
 class RunMismatchError(RuntimeError):
@@ -84,3 +113,9 @@ class RunFolder:
     def stage(self, name: str) -> Path:
         """Folder of a stage; `model/` in it appears when the stage is finished."""
         return self.path / name
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A configuration (a dataclass) as YAML would give it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain

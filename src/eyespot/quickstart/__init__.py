@@ -12,14 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eyespot.distill.starts import new_encoder
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import OptimConfig
-from eyespot.engine.run import RunFolder
+from eyespot.engine.run import RUNTIME_ONLY, RunFolder, as_plain
 from eyespot.engine.trainer import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
 from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert
-from eyespot.recipes.eupe import RUNTIME_ONLY, EupeConfig, as_plain, distill, new_encoder
+from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.presets import build, read_settings
 
 EXPERT_MODELS = {

@@ -16,9 +16,8 @@ adapter head; statistics take no more batches than the stage has steps.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,14 +25,14 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
 from eyespot.data import DataConfig
-from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.committee import Committee, has_random_weights, load_committee, require_permissive, short_names
 from eyespot.distill.stage import StageConfig, StageOutline, StageRunner, StandardizerKind
 from eyespot.distill.stage_training import lineage
+from eyespot.distill.starts import model_name, new_encoder, to_train
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import STRICT, EngineConfig
-from eyespot.engine.run import RunFolder
+from eyespot.engine.run import RUNTIME_ONLY, RunFolder, as_plain
 from eyespot.engine.trainer import start_fabric
 from eyespot.evaluate import ResultTable
 from eyespot.evaluate.during_training import Probes, ProbesConfig
@@ -41,33 +40,6 @@ from eyespot.files import atomic_write_text
 from eyespot.report.run import RunStory, write_run_report, write_student
 
 STAGE_1, STAGE_2, STAGE_3 = "stage-1-proxy", "stage-2-student", "stage-3-multires"
-
-RUNTIME_ONLY = (
-    "permissive_only",
-    "data.workers",
-    "data.keep_decoded",
-    "engine.accelerator",
-    "engine.devices",
-    "engine.nodes",
-    "engine.strategy",
-    "engine.shard_teachers",
-    "engine.activation_checkpointing",
-    "engine.max_tokens",
-    "engine.compile",
-    "engine.log_every",
-    "engine.checkpoint_every",
-    "engine.keep_checkpoints",
-    "engine.tensorboard",
-    "engine.progress",
-    "probes",
-    "probes.every",
-    "probes.tasks",
-    "probes.data",
-    "probes.limit",
-    "probes.size",
-    "probes.device",
-)
-"""What may change when a run is continued."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -172,7 +144,7 @@ class EupeConfig:
         """The same configuration with `steps` written into the stages."""
         if self.steps is None:
             return self
-        stage1, stage2, stage3 = (_with_steps(stage, self.steps) for stage in (self.stage1, self.stage2, self.stage3))
+        stage1, stage2, stage3 = (stage.with_steps(self.steps) for stage in (self.stage1, self.stage2, self.stage3))
         return replace(self, steps=None, stage1=stage1, stage2=stage2, stage3=stage3)
 
 
@@ -290,30 +262,6 @@ def _taught_by_experts(config: EupeConfig, name: str, students: Mapping[str, str
     )
 
 
-def new_encoder(spec: str, seed: int, role: str) -> Encoder:
-    """A model to train: with the weights that its spec names, else with random ones that follow from the seed.
-
-    Raises:
-        ValueError: an ONNX file, which cannot be trained.
-    """
-    seed_everything(seed, "init", role)
-    if spec.startswith("onnx/"):
-        raise ValueError(f"{spec}: an ONNX file can teach but not be trained; name a timm/ or python/ model")
-    return load_encoder(to_train(spec))
-
-
-def to_train(spec: str) -> str:
-    """The spec of a model to train: timm's start from random weights unless it says otherwise."""
-    if not spec.startswith("timm/") or "pretrained=" in spec:
-        return spec
-    return f"{spec}{'&' if '?' in spec else '?'}pretrained=false"
-
-
-def as_plain(config: EupeConfig) -> dict[str, Any]:
-    """The configuration as YAML would give it back."""
-    return json.loads(json.dumps(asdict(config)))
-
-
 def _story(
     config: EupeConfig,
     run: RunFolder,
@@ -335,12 +283,12 @@ def _story(
     if measure is not None and not run.results.exists():
         atomic_write_text(run.results, measure(encoders).to_json())
     names = ", ".join(short_names(teachers))
-    way = f"through the proxy {_short(config.proxy)}" if config.proxy else "directly"
+    way = f"through the proxy {model_name(config.proxy)}" if config.proxy else "directly"
     made = "One encoder" if len(students) == 1 else f"{len(students)} encoders"
     of = "one teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
     return RunStory(
         titles={
-            name: f"{_short(spec)}, distilled by EUPE"
+            name: f"{model_name(spec)}, distilled by EUPE"
             for name, spec in zip(students, config.student.model, strict=True)
         },
         summary=f"{made} that learned from {of} ({names}), {way}, without labels.",
@@ -353,14 +301,3 @@ def _story(
         results=ResultTable.from_json(run.results.read_text()) if run.results.exists() else None,
         failures=stages.failures,
     )
-
-
-def _short(spec: str) -> str:
-    """A spec without source and options, for headings."""
-    return spec.partition("?")[0].partition("/")[2]
-
-
-def _with_steps(stage: StageConfig, steps: int) -> StageConfig:
-    if stage.steps == 0:
-        return stage
-    return replace(stage, steps=steps, warmup_steps=round(stage.warmup_steps * steps / stage.steps))
