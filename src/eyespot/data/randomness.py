@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -42,3 +44,20 @@ def seed_everything(*keys: Key) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def library_draws(*keys: Key) -> Iterator[None]:
+    """Lets a library draw from the global generators of Python and NumPy as the draw named by `keys`.
+
+    They are seeded inside and afterwards as they were before, so nobody else's draws change. torch's are left alone.
+    """
+    seed = seed_of(*keys)
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
