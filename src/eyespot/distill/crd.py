@@ -47,6 +47,8 @@ class ContrastiveKD(Method):
     log_partitions: Tensor
     started: Tensor
 
+    teacher_logits = False
+
     def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
         super().__init__()
         if pictures < 1:

@@ -34,6 +34,7 @@ class FitNet(Method):
     """
 
     student_taps = teacher_taps = True
+    teacher_logits = False
 
     def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
         super().__init__()
@@ -69,6 +70,8 @@ class CorrelationCongruence(Method):
         pictures: not used.
     """
 
+    teacher_logits = False
+
     def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
         super().__init__()
         self.settings = settings
@@ -90,6 +93,8 @@ class RelationalKD(Method):
         teacher: shapes of the teacher's.
         pictures: not used.
     """
+
+    teacher_logits = False
 
     def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
         super().__init__()

@@ -56,10 +56,12 @@ class Method(nn.Module, ABC):
     Attributes:
         student_taps: whether it wants `Look.taps` of the student.
         teacher_taps: whether it wants those of the teacher.
+        teacher_logits: whether it wants `Look.logits` of the teacher, which then needs a class head.
     """
 
     student_taps: bool = False
     teacher_taps: bool = False
+    teacher_logits: bool = True
 
     @abstractmethod
     def losses(self, student: Look, teacher: Look, target: Tensor, picture: Tensor) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ __all__ = ["METHODS", "Look", "LookShape", "Method", "MethodSettings", "look_sha
 class Silence(Method):
     """No terms: the student learns from hard labels alone."""
 
+    teacher_logits = False
+
     def __init__(self, settings: MethodSettings, student: LookShape, teacher: LookShape, pictures: int) -> None:
         super().__init__()
 
