@@ -2,9 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from eyespot.data import DataConfig, PictureLoader
 from eyespot.data.sampling import SamplingPlan
 
 
@@ -139,3 +142,105 @@ def test_wrong_arguments_say_what_would_be_right(arguments, message):
 def test_steps_before_the_first_are_refused():
     with pytest.raises(ValueError, match="from 0"):
         SamplingPlan([3], 2).step(-1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(plans, st.integers(1, 4))
+def test_repeats_of_a_picture_are_different_views(arguments, repeats):
+    """Over the steps: the pictures of the plan without repeats, each as often as it says, no view of any twice."""
+    plan = SamplingPlan(**arguments, repeats=repeats)
+    draws = [plan.step(step) for step in range(4 * repeats)]
+    assert all(len(draw.index) == plan.batch_size for draw in draws)
+    rows = [(s, i, v) for d in draws for s, i, v in zip(d.source, d.index, d.view, strict=True)]
+    assert len(set(rows)) == len(rows)
+    seen = {}
+    for source, index, view in rows:
+        seen.setdefault((source, index, view // repeats), set()).add(view % repeats)
+    cut_short = sum(views != set(range(repeats)) for views in seen.values())
+    # with homogeneous batches a picture's last views may wait for the next batch of its source
+    assert cut_short <= (len(plan.sizes) if plan.batches == "homogeneous" else 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(plans, st.integers(2, 4), st.integers(1, 6))
+def test_a_batch_with_repeats_has_the_pictures_of_a_smaller_one(arguments, repeats, pictures):
+    arguments["batch_size"] = pictures
+    small = SamplingPlan(**arguments)
+    large = SamplingPlan(**{**arguments, "batch_size": repeats * pictures}, repeats=repeats)
+    for step in (0, 1, 1000):
+        one, several = small.step(step), large.step(step)
+        for number in range(repeats):
+            part = several[number * pictures : (number + 1) * pictures]
+            assert np.array_equal(part.source, one.source) and np.array_equal(part.index, one.index)
+            assert np.array_equal(part.view, one.view * repeats + number)
+
+
+@settings(max_examples=20, deadline=None)
+@given(plans, st.integers(1, 4), st.integers(0, 10**6))
+def test_steps_with_repeats_can_be_asked_for_in_any_order(arguments, repeats, start):
+    forwards, backwards = (SamplingPlan(**arguments, repeats=repeats) for _ in range(2))
+    asked = {step: backwards.step(step) for step in reversed(range(start, start + 4))}
+    assert all(equal(forwards.step(step), asked[step]) for step in asked)
+
+
+def test_views_of_repeats_stay_apart_when_their_number_is_set():
+    plan = SamplingPlan([10], 6, views=5, repeats=3)
+    for step in range(40):
+        draw = plan.step(step)
+        assert draw.view.max() < 5
+        rows = set(zip(draw.index.tolist(), draw.view.tolist(), strict=True))
+        assert len(rows) == 6 and len(set(draw.index.tolist())) == 2
+
+
+def test_an_epoch_of_steps_sees_a_third_of_the_pictures():
+    """As many steps as without repeats (papers/vanillakd.md, section c), and all pictures in three such epochs."""
+    _, index, _ = joined(SamplingPlan([96], 12, repeats=3), range(8))
+    assert np.array_equal(np.sort(np.unique(index, return_counts=True)[1]), [3] * 32)
+    _, index, _ = joined(SamplingPlan([96], 12, repeats=3), range(24))
+    assert np.array_equal(np.bincount(index), [3] * 96)
+
+
+class Squares:
+    """Grey squares, each of its own shade."""
+
+    name, classes = "squares", None
+
+    def __len__(self):
+        return 20
+
+    def read(self, index):
+        rows = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+        return Image.fromarray(rows + index)
+
+    def picture_name(self, index):
+        return str(index)
+
+    def label(self, index):
+        return None
+
+    def fingerprint(self):
+        return "squares"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_repeated_views_are_the_same_for_ranks_workers_and_after_a_resume(workers):
+    config = DataConfig(sources=["squares"], size=8, repeats=3, workers=workers)
+    whole = PictureLoader(config, 12, sources=[Squares()]).batch(5)
+    halves = [PictureLoader(config, 12, rank, 2, sources=[Squares()]).batches(5) for rank in range(2)]
+    batches = [next(half) for half in halves]
+    for name in ("images", "index", "view"):
+        assert torch.equal(torch.cat([batch[name] for batch in batches]), whole[name])
+    assert torch.equal(whole["index"][:4], whole["index"][8:])
+    assert not torch.equal(whole["images"][:4], whole["images"][8:])
+    for half in halves:
+        half.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"repeats": 0}, "at least 1"), ({"repeats": 3, "views": 2}, "raise views")]
+)
+def test_wrong_repeats_say_what_would_be_right(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SamplingPlan([3], 2, **arguments)
+    with pytest.raises(ValueError, match=message if "views" in arguments else "greater than or equal to 1"):
+        DataConfig(**arguments)

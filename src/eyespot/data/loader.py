@@ -93,6 +93,9 @@ class DataConfig:
     """Side of the square views in pixels."""
     views: Annotated[int, Field(ge=1)] | None = None
     """Different views per picture, which then repeat; by default a new one every epoch."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Repeated augmentation: how often a picture comes in a row, each time as another view (3 in timm's recipes). A
+    step keeps its number of views, so a batch has a third of the pictures then."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read pictures; 0 reads them in the training process."""
     seed: int = 0
@@ -109,6 +112,8 @@ class DataConfig:
             raise ValueError("sources is empty; give a folder, WebDataset shards or toybox")
         if self.weights is not None and len(self.weights) != len(self.sources):
             raise ValueError(f"{len(self.weights)} weights for {len(self.sources)} sources; give one per source")
+        if self.views is not None and self.views < self.repeats:
+            raise ValueError(f"repeats {self.repeats} needs as many views; raise views ({self.views}) or unset it")
         return self
 
 
@@ -160,6 +165,7 @@ class PictureLoader:
             config.batches,
             config.views,
             config.seed,
+            config.repeats,
         )
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)

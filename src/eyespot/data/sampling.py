@@ -8,6 +8,11 @@ The paper (EUPE, A.6 of our notes) takes 10 % ImageNet-1k, as DINOv3 does: a sha
 with weights 0.9 and 0.1 and `batches="homogeneous"`. How the shares are drawn is ours: in blocks, each of which holds
 every source as often as its weight says (to within one), in random order. So shares are exact over a run, and the
 position in every source follows from the step alone.
+
+With repeated augmentation (Hoffer et al., arXiv 1901.09335; Berman et al., arXiv 1902.05509) every picture drawn comes
+several times in a row, each time as another view, so a batch of B has B / repeats different pictures. timm's sampler
+begins a new permutation whenever as many views were drawn as there are pictures; ours goes on to its end (ours), so
+that no picture is drawn twice before all were drawn once.
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ class Draws:
         step: its number.
         source: int64 [B], numbers of the sources.
         index: int64 [B], numbers of the pictures in their sources.
-        view: int64 [B], numbers of the views of these pictures: the source's epoch, or that modulo `views`.
+        view: int64 [B], numbers of the views of these pictures: the source's epoch (times `repeats`, plus the number of
+            the repeat), or that modulo `views`.
     """
 
     step: int
@@ -60,6 +66,9 @@ class SamplingPlan:
             every picture is seen equally often.
         batches: "mixed" draws the source of each picture, "homogeneous" that of each batch.
         views: how many different views a picture has, None for a new one every epoch.
+        repeats: how often a picture comes in a row, each time as another view. A batch has first the first views of its
+            pictures, then the second ones, and so on, so that parts of it (of a process, a micro-batch) have as many
+            different pictures as can be. Where they do not divide the batch, a picture's last views come in the next.
         seed: another seed, another order.
 
     Raises:
@@ -74,15 +83,21 @@ class SamplingPlan:
         batches: Batches = "mixed",
         views: int | None = None,
         seed: int = 0,
+        repeats: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not sizes or min(sizes) < 1:
             raise ValueError(f"every source needs at least one picture; their sizes are {list(sizes)}")
+        if repeats < 1:
+            raise ValueError(f"repeats must be at least 1, not {repeats}")
+        if views is not None and views < repeats:
+            raise ValueError(f"{repeats} repeats of a picture need as many views, not {views}; raise views or unset it")
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.batches = batches
         self.views = views
+        self.repeats = repeats
         self.seed = seed
         self._bounds = _share_bounds(self.sizes if weights is None else weights, len(sizes))
         rarest = min(after - before for before, after in itertools.pairwise(self._bounds))
@@ -95,17 +110,24 @@ class SamplingPlan:
         if step < 0:
             raise ValueError(f"steps are counted from 0, not {step}")
         if self.batches == "homogeneous":
-            source, position = self._units(step, 1)
-            source = np.repeat(source, self.batch_size)
-            position = position[0] * self.batch_size + np.arange(self.batch_size)
+            source, batch = self._units(step, 1)
+            slot = batch[0] * self.batch_size + np.arange(self.batch_size)
+            source, position = np.repeat(source, self.batch_size), slot // self.repeats
         else:
-            source, position = self._units(step * self.batch_size, self.batch_size)
+            slot = step * self.batch_size + np.arange(self.batch_size)
+            picture = slot // self.repeats
+            source, position = self._units(int(picture[0]), int(picture[-1] - picture[0]) + 1)
+            source, position = source[picture - picture[0]], position[picture - picture[0]]
         index, epoch = np.empty_like(position), np.empty_like(position)
         for number in np.unique(source):
             here = source == number
             index[here], epoch[here] = self._pictures(int(number), position[here])
-        view = epoch if self.views is None else epoch % self.views
-        return Draws(step, source, index, view)
+        repeat = slot % self.repeats
+        view = epoch * self.repeats + repeat
+        if self.views is not None:
+            view %= self.views
+        order = np.argsort(repeat, kind="stable")
+        return Draws(step, source[order], index[order], view[order])
 
     def _units(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Source, and number of earlier units of that source, of `count` units (pictures or batches) from `first`."""
