@@ -116,6 +116,7 @@ class ClassifierDistillation(SideBySide):
         label: the label term.
         mix: mixup and cutmix, seen by teacher and students alike.
         sources: number of pictures of each source.
+        places: int64, for each class of the pictures the output that means it; None: the same number.
         student_size: side in pixels at which students look; None: each one's default.
         teacher_size: the same for the teacher.
         seed: names the draws of the mixing, together with the step; the same on every rank.
@@ -125,6 +126,8 @@ class ClassifierDistillation(SideBySide):
             together.
     """
 
+    places: Tensor
+
     def __init__(
         self,
         pupils: Mapping[str, Pupil],
@@ -133,6 +136,7 @@ class ClassifierDistillation(SideBySide):
         label: LabelConfig,
         mix: MixConfig,
         sources: Sequence[int],
+        places: Tensor | None = None,
         student_size: int | None = None,
         teacher_size: int | None = None,
         seed: int = 0,
@@ -156,14 +160,14 @@ class ClassifierDistillation(SideBySide):
         self.teacher_taps = teacher_taps
         self.label, self.mixing, self.seed = label, mix, seed
         self.student_size, self.teacher_size = student_size, teacher_size
+        self.register_buffer("places", torch.arange(self.num_classes) if places is None else places, persistent=False)
         self.first_pictures = torch.tensor([0, *accumulate(sources)][:-1])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
         images = as_unit_floats(batch["images"])
-        labels = batch["labels"] if self.label.weight else None
-        classes = next(iter(self.pupils.values())).num_classes
-        images, targets = mix(images, labels, classes, self.mixing, self.seed, batch["step"])
+        labels = self.places[batch["labels"]] if self.label.weight else None
+        images, targets = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
         teacher = self.look_of_teacher(images)
         wanted = targets if targets is not None else teacher.logits if teacher else None
         assert wanted is not None
@@ -200,6 +204,11 @@ class ClassifierDistillation(SideBySide):
     def pupils(self) -> dict[str, Encoder]:
         """The students by name."""
         return {name: self.learner(name).encoder for name in self.learners}
+
+    @property
+    def num_classes(self) -> int:
+        """K, how many outputs the students have."""
+        return next(iter(self.pupils.values())).num_classes
 
     def learner(self, name: str) -> ClassifierLearner:
         """A student with its method."""

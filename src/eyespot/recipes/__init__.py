@@ -48,9 +48,24 @@ class Recipe:
 
     @property
     def outline(self) -> Callable[[Any], list[StageOutline]]:
-        """What a configuration is going to do, stage by stage, without loading anything."""
-        function: Callable[[Any], list[StageOutline]] = self._loaded.outline
+        """What a configuration is going to do, stage by stage, without loading anything.
+
+        Raises:
+            ValueError: the recipe distils no features, which is what plans and caches know about.
+        """
+        function: Callable[[Any], list[StageOutline]] | None = getattr(self._loaded, "outline", None)
+        if function is None:
+            able = ", ".join(name for name, other in RECIPES.items() if other.module and other.distils_features)
+            raise ValueError(
+                f"`eyespot plan` and `eyespot cache` know recipes that distil features ({able}); {self.name} distils "
+                "what a classifier says"
+            )
         return function
+
+    @property
+    def distils_features(self) -> bool:
+        """Whether it can be planned and its teachers' features cached."""
+        return hasattr(self._loaded, "outline")
 
     @property
     def _loaded(self) -> Any:
@@ -76,9 +91,23 @@ RECIPES = {
             "vanilla_kd",
             "a classifier -> a compact classifier, plain logits, long schedule",
             "VanillaKD, arXiv 2305.15781",
+            "eyespot.recipes.vanilla_kd",
+            "VanillaKdConfig",
         ),
-        Recipe("ofa_kd", "a classifier -> a compact classifier of another family", "OFA-KD, arXiv 2310.19444"),
-        Recipe("ghostnet_v3", "a classifier -> a re-parameterised compact CNN", "GhostNetV3, arXiv 2404.11202"),
+        Recipe(
+            "ofa_kd",
+            "a classifier -> a compact classifier of another family",
+            "OFA-KD, arXiv 2310.19444",
+            "eyespot.recipes.ofa_kd",
+            "OfaKdConfig",
+        ),
+        Recipe(
+            "ghostnet_v3",
+            "a classifier -> a re-parameterised compact CNN",
+            "GhostNetV3, arXiv 2404.11202",
+            "eyespot.recipes.ghostnet_v3",
+            "GhostNetV3Config",
+        ),
         Recipe("cdfkd_mfs", "several classifiers, no data -> one multi-header classifier", "CDFKD-MFS"),
         Recipe("devit", "a large ViT -> several small ViTs on several devices", "DeViT"),
         Recipe("mahppo", "a network and a radio link -> a split-inference plan", "MAHPPO"),
