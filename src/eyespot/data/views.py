@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Self
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
-from eyespot.data.randomness import Key, numpy_generator
+from eyespot.data.randomness import Key, numpy_generator, seed_of
+from eyespot.data.strong import EraseMode, check_policy, draw_erased, erase, randaugment
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -64,6 +65,13 @@ class ViewConfig:
     """Smallest and largest standard deviation of the blur, in pixels of a view of 224 (it grows with the view)."""
     solarize: Probability = 0.1
     """Probability that all values from 128 on are inverted."""
+    randaugment: str | None = None
+    """RandAugment in timm's notation, e.g. rand-m7-mstd0.5, between flip and colour changes; None for none. timm drops
+    its colour jitter then: set `jitter` 0 to do likewise."""
+    erase: Probability = 0.0
+    """Probability that a rectangle of 2 % to a third of the view is erased, last of all."""
+    erase_mode: EraseMode = "const"
+    """What fills it: const, ImageNet's mean colour; pixel, noise in each pixel with ImageNet's mean and deviation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,12 +84,49 @@ class ViewConfig:
         low, high = self.blur_sigma
         if not 0 < low <= high < math.inf:
             raise ValueError(f"blur_sigma must be 0 < smallest <= largest, in pixels, not {self.blur_sigma}")
+        if self.randaugment is not None:
+            check_policy(self.randaugment)
         return self
 
     @classmethod
     def plain(cls) -> ViewConfig:
         """No augmentation: the largest square in the middle of the picture, colours as they are."""
         return cls(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0, blur=0, solarize=0)
+
+    @classmethod
+    def classifier(
+        cls,
+        randaugment: str | None = None,
+        erase: float = 0.0,
+        erase_mode: EraseMode = "const",
+        color_jitter: float = 0.4,
+    ) -> ViewConfig:
+        """What timm's training script shows a classifier under options of the same names.
+
+        Crops of 8 to 100 % of the picture, flips, RandAugment or, without it, changes of brightness, contrast and
+        saturation, then erasing. Crops are resized bicubically here; timm takes bilinear or bicubic at random.
+        """
+        strength = 0.0 if randaugment else color_jitter
+        return cls(
+            scale=(0.08, 1.0),
+            jitter=float(strength > 0),
+            brightness=strength,
+            contrast=strength,
+            saturation=strength,
+            hue=0,
+            blur=0,
+            solarize=0,
+            randaugment=randaugment,
+            erase=erase,
+            erase_mode=erase_mode,
+        )
+
+    def as_setting(self) -> dict[str, Any]:
+        """All fields as plain values, but for strong augmentation that is off: what was kept before there was any stays
+        valid.
+        """
+        strong = {"randaugment", "erase", "erase_mode"} if not (self.randaugment or self.erase) else set()
+        return {name: value for name, value in asdict(self).items() if name not in strong}
 
 
 @dataclass(frozen=True)
@@ -96,6 +141,10 @@ class View:
         grayscale: whether colour is taken away.
         blur_sigma: standard deviation in pixels of a view of 224, 0 for no blur.
         solarize: whether values from 128 on are inverted.
+        randaugment: RandAugment's policy, None for none.
+        erased: left, top, right and bottom of what is erased as shares of the view, None for nothing.
+        erase_mode: what fills it.
+        strong_seed: what RandAugment and the filling draw with.
     """
 
     box: tuple[float, float, float, float]
@@ -107,6 +156,10 @@ class View:
     grayscale: bool = False
     blur_sigma: float = 0.0
     solarize: bool = False
+    randaugment: str | None = None
+    erased: tuple[float, float, float, float] | None = None
+    erase_mode: EraseMode = "const"
+    strong_seed: int = 0
 
 
 def draw_view(config: ViewConfig, picture_size: tuple[int, int], *keys: Key) -> View:
@@ -141,6 +194,10 @@ def draw_view(config: ViewConfig, picture_size: tuple[int, int], *keys: Key) -> 
         grayscale=grayscale < config.grayscale,
         blur_sigma=low + (high - low) * sigma if blur < config.blur else 0.0,
         solarize=solarize < config.solarize,
+        randaugment=config.randaugment,
+        erased=draw_erased(config.erase, *keys) if config.erase else None,
+        erase_mode=config.erase_mode,
+        strong_seed=seed_of("strong", *keys) if config.randaugment or config.erase else 0,
     )
 
 
@@ -149,7 +206,8 @@ def apply_view(picture: Image.Image, view: View, size: int) -> Tensor:
 
     The crop is rounded to whole pixels and resized bicubically with antialiasing. Brightness, contrast, saturation, hue
     (turned about the grey axis in YIQ) and greyscale, in this order, are one affine map of RGB, clipped once at its
-    end; then blur, then solarisation. That these are one map is ours, for speed.
+    end; then blur, then solarisation. That these are one map is ours, for speed. RandAugment comes before them, after
+    the flip, and erasing after them, as in timm.
 
     Args:
         picture: 8-bit RGB.
@@ -162,12 +220,17 @@ def apply_view(picture: Image.Image, view: View, size: int) -> Tensor:
     seen = _resized(_cropped(picture, view.box), size)
     if view.flip:
         seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if view.randaugment:
+        seen = randaugment(seen, view.randaugment, view.strong_seed)
     seen = _recolour(seen, view)
     if view.blur_sigma:
         seen = seen.filter(ImageFilter.GaussianBlur(view.blur_sigma * size / BLUR_REFERENCE))
     if view.solarize:
         seen = ImageOps.solarize(seen)
-    return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()
+    pixels = np.array(seen)
+    if view.erased:
+        erase(pixels, view.erased, view.erase_mode, view.strong_seed)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _cropped(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:

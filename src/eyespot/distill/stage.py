@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -149,7 +149,7 @@ def cached_committee(
     assert cache.folder is not None
     setting = {
         "data": loader.fingerprint(),
-        "view": asdict(loader.config.view),
+        "view": loader.config.view.as_setting(),
         "size": loader.config.size,
         "enough_side": loader.config.enough_side,
         "views": views,
