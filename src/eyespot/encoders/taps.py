@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from eyespot.encoders.base import Encoder
 from eyespot.features import Features
@@ -55,10 +55,9 @@ class Taps:
         """
         with _watching(self.encoder, self.names) as seen:
             features = self.encoder(images)
-        channels_last = getattr(_inner_model(self.encoder), "output_fmt", None) == "NHWC"
-        return features, [self._normalised(name, seen, len(images), channels_last) for name in self.names]
+        return features, [self._normalised(name, seen, images.shape) for name in self.names]
 
-    def _normalised(self, name: str, seen: dict[str, Any], pictures: int, channels_last: bool) -> Tensor:
+    def _normalised(self, name: str, seen: dict[str, Any], pictures: Size) -> Tensor:
         if name not in seen:
             raise ValueError(
                 f"{self.encoder.name}: the tapped module {name!r} did not run by itself; tap another one, or the block "
@@ -66,13 +65,25 @@ class Taps:
             )
         output = seen[name]
         output = output[0] if isinstance(output, tuple | list) else output  # transformers' blocks
-        if not isinstance(output, Tensor) or output.ndim not in (3, 4) or output.shape[0] != pictures:
-            given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"{self.encoder.name}: the tapped module {name!r} gives {given}, neither a map [B, D, h, w] nor tokens "
-                f"[B, N, D] of {pictures} pictures; tap another one"
-            )
-        return output.flatten(1, 2) if output.ndim == 4 and channels_last else output
+        if isinstance(output, Tensor) and output.ndim in (3, 4) and output.shape[0] == pictures[0]:
+            if output.ndim == 3:
+                return output
+            channels_last = getattr(_inner_model(self.encoder), "output_fmt", None) == "NHWC"
+            if not channels_last and _is_grid(output.shape[2:], pictures[2:]):
+                return output
+            if _is_grid(output.shape[1:3], pictures[2:]):
+                return output.flatten(1, 2)
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(
+            f"{self.encoder.name}: the tapped module {name!r} gives {given}, neither a map [B, D, h, w] nor tokens "
+            f"[B, N, D] of pictures {tuple(pictures)}; tap another one"
+        )
+
+
+def _is_grid(cells: Size, pictures: Size) -> bool:
+    """Whether (rows, columns) have the aspect of the pictures' (height, width), as far as rounding lets them."""
+    (rows, columns), (height, width) = cells, pictures
+    return abs(rows * width - columns * height) <= max(height, width)
 
 
 @contextmanager
@@ -117,8 +128,8 @@ def stage_taps(encoder: Encoder) -> tuple[str, ...]:
     23 of 24 in ViT, DeiT, BEiT, Mixer and ResMLP; Swin's stages, whose merging stands at the beginning of the next in
     timm. Outputs of blocks, without any further norm.
 
-    Others (ours): the last four stages that timm lists for the family; else four of the longest list of blocks, see
-    `four_of`.
+    Others (ours): the last four stages that timm lists for the family; else four of the list of blocks that holds most
+    of the weights, see `four_of`.
 
     Raises:
         ValueError: there are no four stages or blocks; says how to name modules.
@@ -126,7 +137,8 @@ def stage_taps(encoder: Encoder) -> tuple[str, ...]:
     model = _inner_model(encoder)
     front = "" if model is encoder else "model."
     # Hiera keeps its tokens in an order of its own, which is no grid.
-    found = () if hasattr(model, "unroll") else _listed_stages(model) or _longest_row(model)
+    listed = () if hasattr(model, "unroll") else _listed_stages(model)
+    found = _main_row(model) if listed is None else listed
     if not found:
         raise ValueError(
             f"{encoder.name} shows no four stages or blocks to tap: take a method on logits, or "
@@ -153,32 +165,35 @@ def _inner_model(encoder: Encoder) -> nn.Module:
     return model if isinstance(model, nn.Module) else encoder
 
 
-def _listed_stages(model: nn.Module) -> tuple[str, ...]:
-    """Four of the modules that timm lists as a model's feature levels; none if the list is of another kind."""
+def _listed_stages(model: nn.Module) -> tuple[str, ...] | None:
+    """Four of the modules that timm lists as a model's feature levels, none if there are fewer; None without a list."""
     listed: Any = getattr(model, "feature_info", None) or []
     levels = [(level["module"], level["reduction"]) for level in getattr(listed, "info", listed)]
     modules = dict(model.named_modules())
-    if len(levels) < STAGES or not all(name in modules for name, _ in levels[-STAGES:]):
-        return ()
+    if not levels or not all(name in modules for name, _ in levels[-STAGES:]):
+        return None
     if len({reduction for _, reduction in levels}) == 1:  # the same all the way: every block is a level
         return tuple(levels[number][0] for number in four_of(len(levels)))
     names = [name for name, _ in levels[-STAGES:]]
-    if len(set(names)) < STAGES:
+    if len(set(names)) < STAGES:  # LeViT and others have three stages
         return ()
     if isinstance(modules.get("conv_head"), nn.Conv2d) and "bn2" in modules:  # EfficientNet and its kin
         names[-1] = "bn2"
     return tuple(names)
 
 
-def _longest_row(model: nn.Module) -> tuple[str, ...]:
-    """Four of the longest list of blocks in a model, the outermost of equally long ones."""
-    rows = {
-        name: len(module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential) and all(_is_block(element) for element in module)
-    }
-    longest = max(rows, key=lambda name: rows[name], default="")
-    return tuple(f"{longest}.{number}" for number in four_of(rows.get(longest, 0)))
+def _main_row(model: nn.Module) -> tuple[str, ...]:
+    """Four of the list of blocks, in no other list, that holds more than half of a model's weights."""
+    weights = sum(weight.numel() for weight in model.parameters())
+    for name, module in model.named_modules():
+        if (
+            not isinstance(module, nn.ModuleList | nn.Sequential)
+            or 2 * sum(map(Tensor.numel, module.parameters())) < weights
+        ):
+            continue
+        blocks = four_of(len(module)) if all(map(_is_block, module)) else ()
+        return tuple(f"{name}.{number}" if name else str(number) for number in blocks)
+    return ()
 
 
 def _is_block(module: nn.Module) -> bool:
