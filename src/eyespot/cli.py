@@ -96,8 +96,9 @@ def evaluate(
 
     Args:
         models: specs, e.g. run/runs/quickstart onnx/depth.onnx.
-        tasks: which protocols: knn, linear, few_shot, zero_shot, retrieval, segmentation, depth, normals,
-            correspondence, reading, geometry. By default those that the data name, or five of them on the toybox.
+        tasks: which protocols: knn, linear, few_shot, zero_shot, classification (what a model's own class head says),
+            retrieval, segmentation, depth, normals, correspondence, reading, geometry. By default those that the data
+            name, or five of them on the toybox.
         data: toybox (default), or TASK=FOLDER for each task, e.g. knn=/data/flowers, or TASK=NAME:FOLDER for a known
             data set, e.g. segmentation=ade20k:/data/ADEChallengeData2016; see docs/datasets.md.
         size: input side in pixels for encoders that take any; their own default otherwise.

@@ -22,9 +22,10 @@ NEEDS_OPTIONS = {"zero_shot", "retrieval"}
 
 
 class Tiny(Encoder):
-    """With running statistics, which are part of what is probed."""
+    """With running statistics, which are part of what is probed, and a class head."""
 
     name, summary_dim, patch_dim, stride, default_size = "tiny", 6, 6, 8, (32, 32)
+    num_classes = 6  # as many as the toybox has
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class Tiny(Encoder):
 
     def _encode(self, images: Tensor) -> Features:
         patches = self.layers(images)
-        return Features(patches.mean((2, 3)), patches)
+        return Features(patches.mean((2, 3)), patches, patches.mean((2, 3)))
 
 
 @pytest.fixture

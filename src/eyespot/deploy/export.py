@@ -227,7 +227,7 @@ class _Making:
         return numeric_check(self.module, self._loaded().session, self.graph.names, self.batches, least_cosine)
 
     def _loaded(self) -> FileEncoder:
-        encoder = SOURCES[self.kind.name].create(str(self.file)).eval()
+        encoder = SOURCES[self.kind.name].create(str(self.file), logits=self.encoder.num_classes > 0).eval()
         assert isinstance(encoder, FileEncoder)
         return encoder
 

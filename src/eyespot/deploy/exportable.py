@@ -17,9 +17,10 @@ from eyespot.evaluate.zero_shot import text_space as way_to_text
 class Exportable(nn.Module):
     """An encoder with named outputs: pictures [B, 3, H, W] in [0, 1] -> a tuple of tensors in the order of `names`.
 
-    The outputs are `summary` [B, C] and `patches` [B, D, h, w]; for each of `layers` a map `layer_N` [B, D_N, h, w];
-    for `space` `SPACE_summary` and `SPACE_patches`, what that teacher would say, in its own scale; with `text`
-    `class_scores` [B, K], cosines between picture and class names (logits if the text has a bias).
+    The outputs are `summary` [B, C] and `patches` [B, D, h, w]; of an encoder with a class head `logits` [B, K]; for
+    each of `layers` a map `layer_N` [B, D_N, h, w]; for `space` `SPACE_summary` and `SPACE_patches`, what that teacher
+    would say, in its own scale; with `text` `class_scores` [B, K], cosines between picture and class names (logits if
+    the text has a bias).
 
     Args:
         encoder: any encoder.
@@ -51,6 +52,7 @@ class Exportable(nn.Module):
         self.names = (
             "summary",
             "patches",
+            *(("logits",) if encoder.num_classes else ()),
             *(f"layer_{layer}" for layer in self.layers),
             *((f"{label}_summary", f"{label}_patches") if self.space else ()),
             *(("class_scores",) if self.zero_shot else ()),
@@ -61,6 +63,8 @@ class Exportable(nn.Module):
         """All outputs, in the order of `names`."""
         features = self.encoder(images)
         outputs = [features.summary, features.patches]
+        if features.logits is not None:
+            outputs.append(features.logits)
         if self.layers:
             outputs += self.encoder.intermediates(images, self.layers)
         if self.space:

@@ -156,6 +156,7 @@ def _facts(
         "outputs": dict(zip(module.names, shapes, strict=True)),
         "stride": encoder.stride,
         "classes": module.classes,
+        "class_names": encoder.class_names,
     }
     facts = {"name": encoder.name, "hash": str(everything["hash"]), "eyespot": json.dumps(everything)}
     return {**facts, "license": encoder.license} if encoder.license else facts

@@ -97,14 +97,15 @@ def _fill(
     ranges = [range(start, min(start + batch_size, len(source))) for start in range(0, len(source), batch_size)]
     missing = [part for part in ranges if not bool(store.has(torch.tensor(part)).all())]
     done = len(source) - sum(len(part) for part in missing)
-    for part, images in zip(missing, _read_ahead(source, missing, size), strict=True):
+    for part, images in zip(missing, read_ahead(source, missing, size), strict=True):
         store.write(torch.tensor(part), _encode(encoder, images, store))
         done += len(part)
         if progress is not None:
             progress(done, len(source))
 
 
-def _read_ahead(source: Pictures, parts: list[range], size: tuple[int, int]) -> Iterator[Tensor]:
+def read_ahead(source: Pictures, parts: list[range], size: tuple[int, int]) -> Iterator[Tensor]:
+    """Pictures part by part, [n, 3, height, width] in [0, 1]; the next part is read while one is looked at."""
     with ThreadPoolExecutor(1) as reader:
         waiting = [reader.submit(source.read, part.start, part.stop, size) for part in parts[:1]]
         for number in range(len(parts)):

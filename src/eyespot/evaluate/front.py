@@ -75,7 +75,7 @@ def evaluate(
     rows: dict[str, dict[str, float | None]] = {}
     for name, model in named.items():
         report = _reporter(progress, name, len(rows) * len(chosen), total)
-        encoder = loaded(model)
+        encoder = loaded(model, with_head="classification" in chosen)
         bank = FeatureBank(encoder, size, batch_size, folder=features)
         tasks_of_row = _run_all(bank, chosen, opened, arguments, seed, report, finished)
         rows[name] = {**cost(encoder, size, timing), **tasks_of_row}
@@ -211,11 +211,13 @@ def named_models(models: Sequence[str | Encoder] | Mapping[str, str | Encoder]) 
     return named
 
 
-def loaded(model: str | Encoder) -> Encoder:
-    """The encoder, or the one that a spec names."""
-    from eyespot.encoders import load_encoder
+def loaded(model: str | Encoder, with_head: bool = False) -> Encoder:
+    """The encoder, or the one that a spec names, with its class head or without."""
+    from eyespot.encoders import load_classifier, load_encoder
 
-    return load_encoder(model) if isinstance(model, str) else model
+    if not isinstance(model, str):
+        return model
+    return load_classifier(model) if with_head else load_encoder(model)
 
 
 def task_sources(tasks: Mapping[str, Task], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:

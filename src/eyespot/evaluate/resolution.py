@@ -144,7 +144,7 @@ def resolution_curve(
     points: dict[str, list[CurvePoint]] = {}
     fixed = set()
     for number, (name, model) in enumerate(named.items()):
-        encoder = loaded(model)
+        encoder = loaded(model, with_head=task == "classification")
         if encoder.native_size is not None:
             fixed.add(name)
         taken = [encoder.fitting_size(size) for size in asked]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyespot.evaluate import (
+    classification,
     correspondence,
     depth,
     feature_geometry,
@@ -136,6 +137,19 @@ TASKS: dict[str, Task] = {
         run=zero_shot.run,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.naming,
+        patches=False,
+    ),
+    "classification": Task(
+        about="what a model's own class head says",
+        metrics=(
+            Metric("top1"),
+            Metric("top5", headline=False),
+            Metric("ECE", higher_is_better=False),
+            Metric("NLL", unit="", higher_is_better=False, headline=False),
+        ),
+        run=classification.run,
+        open_folder=open_image_folder,
+        open_toybox=ToyboxData.classification,
         patches=False,
     ),
     "retrieval": Task(

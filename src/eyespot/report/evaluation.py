@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
 from eyespot.evaluate.datasets.base import (
     ClassificationData,
     DepthData,
@@ -21,10 +21,11 @@ from eyespot.evaluate.datasets.base import (
     spread,
 )
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.front import Progress, open_all
+from eyespot.evaluate.front import Progress, loaded, open_all
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
 from eyespot.evaluate.tasks import TASKS
+from eyespot.report.confusion import Confusion
 from eyespot.report.dense import Depth, Normals, Segmentation
 from eyespot.report.exhibits import Exhibit, Gallery
 from eyespot.report.figures import AnyFigure
@@ -166,7 +167,7 @@ def look_through(
         if progress is not None:
             progress(f"{label}: pictures for the report", number, len(models))
         try:
-            encoder = _loaded(models[name])
+            encoder = loaded(models[name], with_head="classification" in data)
         except _NOT_LOADED as error:
             notes.append(f"{label} is not in the pictures, because it could not be loaded: {_first_line(error)}")
             continue
@@ -177,10 +178,6 @@ def look_through(
     if not known:
         raise ValueError("\n".join(notes) or "there is no model to look at")
     return Shown(seen.figures(), examples.figures(), _licences(known), notes)
-
-
-def _loaded(model: str | Encoder) -> Encoder:
-    return load_encoder(model) if isinstance(model, str) else model
 
 
 def _first_line(error: Exception) -> str:
@@ -220,6 +217,8 @@ def exhibits_for(data: Mapping[str, Any], seed: int, options: Mapping[str, Mappi
     for task, opened in data.items():
         if _has_neighbours(opened) and not any(isinstance(one, Neighbours) for one in found):
             found.append(Neighbours(opened))
+        if task == "classification":
+            found.append(Confusion(opened))
         if isinstance(opened, MatchingData):
             found.append(Matches(opened))
         chosen = options.get(task, {})

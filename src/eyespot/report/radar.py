@@ -11,7 +11,7 @@ from eyespot.report.figures import Figure
 from eyespot.report.labels import short_labels
 
 DOMAINS: Mapping[str, tuple[str, ...]] = {
-    "understanding": ("knn", "linear", "few_shot", "zero_shot"),
+    "understanding": ("classification", "knn", "linear", "few_shot", "zero_shot"),
     "dense prediction": ("segmentation", "depth", "normals"),
     "correspondence": ("correspondence",),
     "language": ("reading", "retrieval"),

@@ -68,6 +68,11 @@ def open_imagenet_names(folder: str | Path, limit: int | None = None, names: str
     return ClassificationData(none, labelled(files, classes, limit), found)
 
 
+def open_imagenet_val(folder: str | Path, limit: int | None = None, names: str = "wnid") -> ClassificationData:
+    """As `open_imagenet_names`, for models with a class head of their own: timm names its outputs by WordNet number."""
+    return open_imagenet_names(folder, limit, names)
+
+
 def class_names(folder: Path, wnids: Sequence[str], names: str) -> list[str] | None:
     """Names of classes.
 

@@ -27,7 +27,7 @@ from eyespot.evaluate.datasets import (
 from eyespot.evaluate.datasets.layout import Layout
 
 Opener = Callable[..., Any]
-CLASSIFICATION = ("knn", "linear", "few_shot", "zero_shot")
+CLASSIFICATION = ("knn", "linear", "few_shot", "zero_shot", "classification")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ def _for(tasks: tuple[str, ...], opener: Opener) -> dict[str, Opener]:
 DATASETS: dict[str, DataSet] = {
     "imagenet": DataSet(
         imagenet.LAYOUT,
-        {**_for(CLASSIFICATION, imagenet.open_imagenet), "zero_shot": imagenet.open_imagenet_names},
+        {
+            **_for(CLASSIFICATION, imagenet.open_imagenet),
+            "zero_shot": imagenet.open_imagenet_names,
+            "classification": imagenet.open_imagenet_val,
+        },
     ),
     "cifar10": DataSet(cifar.LAYOUT_10, _for(CLASSIFICATION, cifar.open_cifar10)),
     "cifar100": DataSet(cifar.LAYOUT_100, _for(CLASSIFICATION, cifar.open_cifar100)),
