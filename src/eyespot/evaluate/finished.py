@@ -39,6 +39,7 @@ class Finished:
         facts = {
             **identity(encoder),
             "adapters": adapters,
+            **({"class_names": encoder.class_names} if encoder.class_names else {}),
             "task": task,
             "data": fingerprint(data),
             "setting": setting,
