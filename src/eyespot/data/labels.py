@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from eyespot.data.decode import PictureError
 from eyespot.data.sources import PictureSource
 
 
@@ -25,14 +26,16 @@ def classes_of(sources: Sequence[PictureSource], count: int | None = None) -> Cl
     """The classes of sources whose labels mean the same.
 
     Folders of class folders, the toybox and Hugging Face datasets bring names. Shards hold numbers only: every one of
-    their labels is read, a small read for each picture, unless `count` is given.
+    their labels is read, a small read for each picture, unless `count` is given. Single pictures may lack a label, or
+    have one that cannot be read: training meets the first as -1 and leaves the others out.
 
     Args:
         sources: at least one.
-        count: how many classes there are, where the sources do not say.
+        count: how many classes there are, where the sources do not say, or if there are more than they show.
 
     Raises:
-        ValueError: sources with other classes than the first, or a source without labels; says which.
+        ValueError: sources with other classes than the first, labels beyond the classes, or a source without labels;
+            says which.
     """
     named = [source for source in sources if source.classes is not None]
     for source in named[1:]:
@@ -42,29 +45,47 @@ def classes_of(sources: Sequence[PictureSource], count: int | None = None) -> Cl
                 "of all sources must mean the same"
             )
     names = named[0].classes if named else None
-    known = count or (len(names) if names else 0)
-    if not known:
-        known = 1 + max(_largest_label(source) for source in sources)
-    for source in sources:
-        if source.classes is None and len(source) and source.label(0) is None:
-            raise _unlabelled(source, 0)
-    return Classes(known, names if names and len(names) == known else None)
+    unnamed = [source for source in sources if source.classes is None]
+    if count is None:
+        largest = {source.name: _largest_label(source) for source in unnamed}
+        count = len(names) if names else 1 + max(largest.values())
+        for name, label in largest.items():
+            if label >= count:
+                raise ValueError(f"{name!r} has a label {label}, but {named[0].name!r} only {count} classes")
+    elif names and len(names) > count:
+        raise ValueError(f"{named[0].name!r} has {len(names)} classes, more than the {count} asked for")
+    else:
+        for source in unnamed:
+            if all(label is None for label in _labels(source)):
+                raise _unlabelled(source)
+    return Classes(count, list(names) if names and len(names) == count else None)
+
+
+def labelled_count(sources: Sequence[PictureSource]) -> int:
+    """How many pictures have a label; every label is read."""
+    return sum(label is not None for source in sources for label in _labels(source))
+
+
+def _labels(source: PictureSource) -> Iterator[int | None]:
+    for index in range(len(source)):
+        try:
+            label = source.label(index)
+        except PictureError:
+            label = None
+        yield label if label is None or label >= 0 else None
 
 
 def _largest_label(source: PictureSource) -> int:
-    largest = 0
-    for index in range(len(source)):
-        label = source.label(index)
-        if label is None:
-            raise _unlabelled(source, index)
-        largest = max(largest, label)
+    largest = max((label for label in _labels(source) if label is not None), default=None)
+    if largest is None:
+        raise _unlabelled(source)
     return largest
 
 
-def _unlabelled(source: PictureSource, index: int) -> ValueError:
+def _unlabelled(source: PictureSource) -> ValueError:
     return ValueError(
-        f"{source.picture_name(index)!r} of {source.name!r} has no label. Labels come from a folder per class, .cls "
-        "files in shards, or a dataset's label column; to learn from a teacher alone, set label.weight to 0"
+        f"{source.name!r} has no labels. They come from a folder per class, .cls files in shards, or a dataset's label "
+        "column (?label=COLUMN); to learn from a teacher alone, set label.weight to 0"
     )
 
 

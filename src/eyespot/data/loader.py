@@ -82,7 +82,8 @@ class DataConfig:
     """Which pictures are seen, and how."""
 
     sources: list[str] = field(default_factory=lambda: ["toybox"])
-    """Folders, WebDataset shards (x.tar, x-*.tar, x-{000000..000009}.tar) or toybox[:COUNT[@SIZE]]."""
+    """Folders, WebDataset shards (x.tar, x-*.tar, x-{000000..000009}.tar), Hugging Face data sets (datasets/NAME or
+    datasets/FOLDER, with ?split=train&image=COLUMN&label=COLUMN) or toybox[:COUNT[@SIZE]]."""
     weights: list[float] | None = None
     """How often each source is drawn, relative to the others; by default every picture equally often."""
     batches: Batches = "mixed"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eyespot.data.decode import MAX_PIXELS, SUFFIXES, decode_picture
 from eyespot.data.fingerprint import fingerprint_of
+from eyespot.data.hub_source import PREFIX, HubSource
 from eyespot.data.shards import ShardSource
 from eyespot.data.strings import StringTable
 
@@ -112,13 +113,15 @@ def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX
     """Opens the pictures that `spec` names.
 
     Args:
-        spec: a folder; a WebDataset shard `x.tar` or several as `x-*.tar` or `x-{000000..000009}.tar`; or
-            `toybox[:COUNT[@SIZE]]`, the built-in scenes.
+        spec: a folder; a WebDataset shard `x.tar` or several as `x-*.tar` or `x-{000000..000009}.tar`;
+            `datasets/NAME` or `datasets/FOLDER`, a Hugging Face data set (see `HubSource`), unless a folder has this
+            very name; or `toybox[:COUNT[@SIZE]]`, the built-in scenes.
         enough_side: see `decode_picture`; the toybox is rendered at its own size.
         max_pixels: see `decode_picture`.
 
     Raises:
-        FileNotFoundError: there is no such folder or shard.
+        ImportError: a Hugging Face data set without the library `datasets`.
+        FileNotFoundError: there is no such folder, shard or data set.
         ValueError: the spec means nothing here; the message says what would be right.
     """
     path = Path(spec).expanduser()
@@ -128,6 +131,8 @@ def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX
         raise ValueError(f"{spec!r} is a remote address; download it and give the local folder or shards")
     if path.is_dir():
         return FolderSource(spec, enough_side, max_pixels)
+    if spec.startswith(PREFIX):
+        return HubSource(spec, enough_side, max_pixels)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")):
         raise ValueError(f"{spec!r} is compressed and cannot be read at random; unpack it to a .tar or a folder")
     if path.suffix == ".tar":
@@ -138,7 +143,7 @@ def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX
         raise ValueError(f"{spec!r} is neither a folder nor a .tar shard")
     raise FileNotFoundError(
         f"no pictures at {spec!r}{_nearest(path)}. A source is a folder, a WebDataset shard (x.tar, x-*.tar, "
-        "x-{000000..000009}.tar) or toybox[:COUNT[@SIZE]]"
+        "x-{000000..000009}.tar), a Hugging Face data set (datasets/NAME, datasets/FOLDER) or toybox[:COUNT[@SIZE]]"
     )
 
 
@@ -182,6 +187,8 @@ def _class_folders(paths: list[str]) -> list[str] | None:
 def _why_empty(root: Path) -> str:
     if any(root.glob("*.tar")):
         return f"no pictures in {str(root)!r}, but tar files; to read them as WebDataset shards give '{root}/*.tar'"
+    if any((root / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
+        return f"no pictures in {str(root)!r}, but a Hugging Face data set; to read it give 'datasets/{root}'"
     return f"no pictures in {str(root)!r} or below; known are {', '.join(sorted(SUFFIXES))}"
 
 

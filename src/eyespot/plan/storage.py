@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyespot.data import DataConfig, PictureSource
+from eyespot.data.hub_source import HubSource, may_fetch
 from eyespot.data.shards import ShardSource
 from eyespot.data.sources import FolderSource, open_source
 from eyespot.distill.cache import CacheConfig
@@ -50,6 +51,8 @@ def look_at_pictures(data: DataConfig, count: int | None, mean_bytes: float | No
     sources: list[PictureSource] = []
     for spec in data.sources:
         try:
+            if may_fetch(spec):
+                raise FileNotFoundError(spec)
             sources.append(open_source(spec))
         except (OSError, ValueError):
             hint = "its pictures are neither counted nor measured; see --pictures and --picture-bytes"
@@ -61,8 +64,10 @@ def look_at_pictures(data: DataConfig, count: int | None, mean_bytes: float | No
 
 def _mean_bytes(source: PictureSource) -> float:
     """Mean bytes to read per picture: of a sample of files, of whole shards, none for pictures that are made."""
+    numbers = range(0, len(source), max(1, len(source) // SAMPLE))
+    if isinstance(source, HubSource):
+        return sum(map(source.file_bytes, numbers)) / len(numbers)
     if isinstance(source, FolderSource):
-        numbers = range(0, len(source), max(1, len(source) // SAMPLE))
         return sum(os.stat(source.picture_name(number)).st_size for number in numbers) / len(numbers)
     if isinstance(source, ShardSource):
         return sum(path.stat().st_size for path in map(Path, source.paths)) / len(source)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from eyespot.data.decode import decode_picture
 from eyespot.data.fingerprint import fingerprint_of
+from eyespot.data.hub_source import class_values, content_of, label_numbers, load_splits, present, undecoded
 from eyespot.evaluate.datasets.base import ClassificationData, LabelledPictures, LayoutError, read_fitted, spread
 from eyespot.evaluate.datasets.layout import Layout
 
@@ -34,7 +34,7 @@ class HubPictures:
     """
 
     def __init__(self, rows: Any, column: str) -> None:
-        self.rows = rows.select_columns([column]).cast_column(column, _library().Image(decode=False))
+        self.rows = undecoded(rows, column)
         self.column = column
 
     def __len__(self) -> int:
@@ -42,11 +42,11 @@ class HubPictures:
 
     def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
         """See `Pictures.read`; cropped as pictures for classification are."""
-        return read_fitted([_content(file) for file in self.rows[start:stop][self.column]], size, crop=True)
+        return read_fitted([content_of(file) for file in self.rows[start:stop][self.column]], size, crop=True)
 
     def original(self, index: int) -> Tensor:
         """See `Pictures.original`; never cut."""
-        picture = decode_picture(_content(self.rows[index][self.column]))
+        picture = decode_picture(content_of(self.rows[index][self.column]))
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
     def fingerprint(self) -> str:
@@ -84,50 +84,20 @@ def open_hub(
     if val is None:
         val = next((name for name in VALIDATION if name in splits), VALIDATION[0])
     for name in (train, val):
-        if name not in splits:
-            raise ValueError(f"{folder}: no split {name!r}; there are {', '.join(splits)}")
+        present(str(folder), "split", name, list(splits))
         for column in (image, label):
-            if column not in splits[name].column_names:
-                raise ValueError(f"{folder}: no column {column!r}; there are {', '.join(splits[name].column_names)}")
+            present(str(folder), "column", column, splits[name].column_names)
     chosen = [splits[name].select(spread(len(splits[name]), limit)) for name in (train, val)]
-    classes = _classes(splits[train], label)
-    parts = [LabelledPictures(HubPictures(rows, image), _labels(rows, label, classes)) for rows in chosen]
+    classes = class_values(splits[train], label)
+    parts = [
+        LabelledPictures(HubPictures(rows, image), torch.from_numpy(label_numbers(rows, label, classes)))
+        for rows in chosen
+    ]
     return ClassificationData(parts[0], parts[1], [str(name) for name in classes])
 
 
-def _content(file: Mapping[str, Any]) -> bytes | Path:
-    return file["bytes"] or Path(file["path"])
-
-
-def _library() -> Any:
+def _load(source: str, config: str | None) -> Mapping[str, Any]:
     try:
-        return importlib.import_module("datasets")
-    except ImportError as error:
-        raise ImportError("hf: data sets need the library datasets: pip install 'eyespot[datasets]'") from error
-
-
-def _load(source: str, config: str | None) -> Any:
-    library = _library()
-    try:
-        if (Path(source) / "dataset_dict.json").is_file():
-            return library.load_from_disk(source)
-        return library.load_dataset(source, config)
-    except Exception as error:  # of many kinds: network, cache, scripts, formats
-        reason = f"{type(error).__name__}: {error}"
-        raise LayoutError(f"{source}: {reason}; expected {LAYOUT.tree}, from {LAYOUT.where}") from error
-
-
-def _classes(rows: Any, column: str) -> Sequence[Any]:
-    """Class names where the column has them, else its different values in order."""
-    return getattr(rows.features[column], "names", None) or sorted(set(rows[column]))
-
-
-def _labels(rows: Any, column: str, classes: Sequence[Any]) -> Tensor:
-    values = list(rows[column])
-    if getattr(rows.features[column], "names", None) is None:
-        number = {value: index for index, value in enumerate(classes)}
-        unknown = sorted({value for value in values if value not in number})
-        if unknown:
-            raise ValueError(f"labels {', '.join(map(str, unknown[:5]))} do not occur among the training pictures")
-        values = [number[value] for value in values]
-    return torch.tensor(values, dtype=torch.int64)
+        return load_splits(source, config)
+    except FileNotFoundError as error:
+        raise LayoutError(f"{error}; expected {LAYOUT.tree}, from {LAYOUT.where}") from error
