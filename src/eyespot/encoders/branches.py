@@ -91,7 +91,7 @@ def add_branches(model: M, branches: int = 3, choose: Choice | None = None, size
         model: takes [B, 3, H, W].
         branches: N, how many convolutions of the full kernel; 3 in GhostNetV3.
         choose: which pairs; if None, `ghost_pairs` where there are ghost modules, else `compact_pairs`.
-        size: (height, width) in pixels of a picture that the model takes; nothing is computed on it.
+        size: (height, width) in pixels of a picture that the model takes; it sees one of them.
 
     Returns:
         The same model.

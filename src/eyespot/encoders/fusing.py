@@ -6,6 +6,7 @@ batch norm with fixed statistics is a scale and an offset that the convolution b
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from timm.models import reparameterize_model
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from eyespot.encoders.base import Encoder
 from eyespot.encoders.pairs import behind_norm, conv_norm_pairs, replace_module
 
 M = TypeVar("M", bound=nn.Module)
@@ -29,7 +31,7 @@ def fuse(model: M, size: tuple[int, int] = (224, 224)) -> M:
 
     Args:
         model: an encoder or any CNN that takes [B, 3, H, W]; stays as it is.
-        size: (height, width) in pixels of a picture that it takes; nothing is computed on it.
+        size: (height, width) in pixels of a picture that it takes; it sees one of them.
 
     Raises:
         ValueError: the model does not run at that size.
@@ -62,3 +64,33 @@ def fold_norms(model: nn.Module, size: tuple[int, int]) -> None:
     for pair in conv_norm_pairs(model, size):
         replace_module(model, pair.conv_name, fuse_conv_bn_eval(pair.conv, pair.norm))
         replace_module(model, pair.norm_name, behind_norm(pair.norm))
+
+
+def fused(encoder: Encoder) -> Encoder:
+    """A copy of an encoder in run-time form that can be saved, loaded and exported.
+
+    Its spec and a saved model's arguments say `fused=true`, by which the form is built again before the weights are
+    read.
+
+    Args:
+        encoder: a `TimmEncoder` or a `ShuffleNetEncoder`.
+
+    Raises:
+        ValueError: another encoder. `fuse(encoder)` makes a form of it that runs, but that no spec describes.
+    """
+    from eyespot.encoders.shufflenet import ShuffleNetEncoder
+    from eyespot.encoders.timm_source import TimmEncoder
+
+    if not isinstance(encoder, TimmEncoder | ShuffleNetEncoder):
+        raise ValueError(
+            f"{encoder.name}: no spec describes its run-time form; fuse(encoder) runs, but cannot be saved"
+        )
+    copied = copy.deepcopy(encoder, {id(encoder.model): fuse(encoder.model, encoder.default_size)})
+    copied.name, copied.origin = _said(encoder.name), encoder.origin and _said(encoder.origin)
+    if isinstance(copied, TimmEncoder):
+        copied.model_args = {**copied.model_args, "fused": True}
+    return copied.eval()
+
+
+def _said(spec: str) -> str:
+    return spec if "fused=true" in spec else f"{spec}{'&' if '?' in spec else '?'}fused=true"

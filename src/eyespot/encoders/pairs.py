@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +40,9 @@ class Pair:
 def conv_norm_pairs(model: nn.Module, size: tuple[int, int]) -> list[Pair]:
     """All pairs, in the order in which they compute.
 
-    The model runs once in eval mode, on shapes without numbers. A convolution or a norm that is used twice, under two
-    names, or whose output goes anywhere else as well makes no pair; nor does a norm without running statistics.
+    The model encodes one black picture, in eval mode, and is left as it was. A convolution or a norm that is used
+    twice, under two names, or whose output goes anywhere else as well makes no pair; nor does a norm without running
+    statistics.
 
     Args:
         model: takes [B, 3, H, W].
@@ -50,19 +51,15 @@ def conv_norm_pairs(model: nn.Module, size: tuple[int, int]) -> list[Pair]:
     Raises:
         ValueError: the model does not run at that size.
     """
-    twin = on_meta(model)
     names: dict[nn.Module, list[str]] = {}
-    for name, module in twin.named_modules(remove_duplicate=False):
+    for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
+    first = next(model.parameters(), torch.empty(0))
+    picture = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
     watch = _Watch()
-    for module in names:
-        if type(module) in CONVOLUTIONS:
-            module.register_forward_hook(watch.after_convolution)
-        elif type(module) in NORMS and module.running_mean is not None:
-            module.register_forward_pre_hook(watch.before_norm)
     try:
-        with torch.no_grad(), watch:
-            result = twin(torch.zeros(1, 3, *size, device="meta"))
+        with _in_eval_mode(model), watch.hooked(names), torch.no_grad(), watch:
+            result = model(picture)
     except Exception as error:  # models refuse a size in many ways
         raise ValueError(
             f"{type(model).__name__} does not run on a {size[0]}x{size[1]} picture "
@@ -70,12 +67,7 @@ def conv_norm_pairs(model: nn.Module, size: tuple[int, int]) -> list[Pair]:
         ) from error
     watch.count_uses(result)
     found = [pair for pair in watch.pairs() if all(len(names[module]) == 1 for module in pair)]
-    parts = dict(model.named_modules())
-    return [_pair(parts, names[conv][0], names[norm][0]) for conv, norm in found]
-
-
-def _pair(parts: Mapping[str, Any], conv_name: str, norm_name: str) -> Pair:
-    return Pair(conv_name, norm_name, parts[conv_name], parts[norm_name])
+    return [Pair(names[conv][0], names[norm][0], conv, norm) for conv, norm in found]
 
 
 def behind_norm(norm: nn.Module) -> nn.Module:
@@ -93,10 +85,15 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(owner), last, new)
 
 
-def on_meta(model: nn.Module) -> Any:
-    """A copy with shapes but no numbers, in eval mode: it runs in next to no time, whatever the size of the model."""
-    tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @dataclass
@@ -104,8 +101,8 @@ class _Output:
     """What came out of a convolution, kept alive so that its id stays its own."""
 
     tensor: Tensor
-    conv: nn.Module
-    norm: nn.Module | None = None
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None = None
     uses: int = 0
 
 
@@ -119,13 +116,26 @@ class _Watch(TorchDispatchMode):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def after_convolution(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        """A hook."""
+    @contextmanager
+    def hooked(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """Sees what convolutions give and norms take, while within."""
+        handles = []
+        for module in modules:
+            if type(module) in CONVOLUTIONS:
+                handles.append(module.register_forward_hook(self._after_convolution))
+            elif type(module) in NORMS and module.running_mean is not None:
+                handles.append(module.register_forward_pre_hook(self._before_norm))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _after_convolution(self, module: Any, args: Any, output: Tensor) -> None:
         self.calls[module] += 1
         self.outputs[id(output)] = _Output(output, module)
 
-    def before_norm(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """A hook."""
+    def _before_norm(self, module: Any, args: tuple[Any, ...]) -> None:
         self.calls[module] += 1
         if id(args[0]) in self.outputs:
             self.outputs[id(args[0])].norm = module
@@ -135,13 +145,12 @@ class _Watch(TorchDispatchMode):
         for key in {id(leaf) for leaf in tree_leaves(values) if isinstance(leaf, Tensor)} & self.outputs.keys():
             self.outputs[key].uses += 1
 
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+    def pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         """(convolution, norm), each used once."""
-        alone = [entry for entry in self.outputs.values() if entry.norm is not None and entry.uses == 1]
         return [
             (entry.conv, entry.norm)
-            for entry in alone
-            if entry.norm is not None and self.calls[entry.conv] == self.calls[entry.norm] == 1
+            for entry in self.outputs.values()
+            if entry.norm is not None and entry.uses == self.calls[entry.conv] == self.calls[entry.norm] == 1
         ]
 
     def __torch_dispatch__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import json
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder, checked_names
 from eyespot.encoders.licenses import timm_license
-from eyespot.encoders.pairs import on_meta
 from eyespot.encoders.timm_forms import Form
 from eyespot.encoders.timm_heads import (
     classes_in,
@@ -88,7 +88,7 @@ class TimmEncoder(Encoder):
         """
         config = get_model_input_config(self.model)
         made_for: tuple[int, int] = config["input_size"][1:]
-        shapes = on_meta(self.model)
+        shapes = _on_meta(self.model)
         self.stride = announced = _announced_stride(self.model)
         self._native_grid = None
         if config["fixed_input_size"] or not self._grows(shapes, self.fitting_size(made_for)):
@@ -97,7 +97,9 @@ class TimmEncoder(Encoder):
             true = all(cells in either for cells, either in zip(self._native_grid, rounded, strict=True))
             self.stride = announced if true else -(-made_for[0] // self._native_grid[0])
         self.default_size = self.fitting_size(made_for)
-        self._least_side = self._smallest(shapes)
+        gates = [getattr(part, "short_conv", None) for part in self.model.modules()]
+        # GhostNet's gates halve the last map once more
+        self._least_side = 2 * self.stride if any(isinstance(gate, nn.Sequential) for gate in gates) else 1
 
     def _grows(self, shapes: Any, size: tuple[int, int]) -> bool:
         """Whether the grid is size / stride here, and in a picture one patch higher and two wider; sets the stride."""
@@ -107,20 +109,6 @@ class TimmEncoder(Encoder):
             return self._grid_at(shapes, larger) == (larger[0] // self.stride, larger[1] // self.stride)
         except ValueError:
             return False
-
-    @torch.no_grad()
-    def _smallest(self, shapes: Any) -> int:
-        """The least side in pixels: a stride, or two where the model halves its last map once more (GhostNet's gates).
-
-        One if neither will do.
-        """
-        for side in (self.stride, 2 * self.stride):
-            try:
-                shapes.forward_features(torch.zeros(1, 3, side, side, device="meta"))
-            except Exception:  # as in `_grid_at`
-                continue
-            return side
-        return 1
 
     def size_error(self, height: int, width: int) -> str | None:
         """See `Encoder.size_error`."""
@@ -391,3 +379,9 @@ def _pooled(model: Any, features: Tensor, patches: Tensor) -> Tensor:
     if not hasattr(model, "reset_classifier"):  # timm's bare vision towers of language models have no head
         return patches.mean((2, 3))
     return model.forward_head(features, pre_logits=True)
+
+
+def _on_meta(model: nn.Module) -> Any:
+    """A copy with shapes but no numbers: it runs in next to no time, whatever the size of the model."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
