@@ -17,7 +17,6 @@ from torch import Tensor
 
 from eyespot.distill.committee import Committee, as_unit_floats, resize_pictures
 from eyespot.distill.feature_distillation import token_count
-from eyespot.distill.learner import attention_for
 from eyespot.distill.logit_losses import binary_cross_entropy, cross_entropy
 from eyespot.distill.methods import Look, Method, MethodSettings, look_shape, make_method, method_class
 from eyespot.distill.mixing import MixConfig, mix
@@ -93,8 +92,7 @@ class ClassifierLearner(Learner):
     def forward(self, lesson: Lesson) -> dict[str, Tensor]:
         """The term `label`, and those of the method."""
         pictures = resize_pictures(lesson.images, self.encoder.fitting_size(self.size))
-        with attention_for(pictures, self.encoder.stride):
-            look = look_at(self.encoder, self.taps, pictures)
+        look = look_at(self.encoder, self.taps, pictures)
         terms: dict[str, Tensor] = {}
         if lesson.labels is not None:
             loss = LABEL_LOSSES[self.label.loss](look.logits, lesson.labels)

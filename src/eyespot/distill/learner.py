@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eyespot.distill.committee import resize_pictures
 from eyespot.distill.heads import TeacherAdapter
@@ -15,8 +12,6 @@ from eyespot.distill.losses import distillation_losses
 from eyespot.distill.side_by_side import Learner
 from eyespot.encoders import Encoder
 from eyespot.features import Features
-
-FEW_TOKENS = 200
 
 
 class FeatureLearner(Learner):
@@ -44,8 +39,7 @@ class FeatureLearner(Learner):
             targets: standardized features of each teacher.
         """
         pictures = resize_pictures(images, self.encoder.fitting_size(size))
-        with attention_for(pictures, self.encoder.stride):
-            features = self.encoder(pictures)
+        features = self.encoder(pictures)
         losses: dict[str, Tensor] = {}
         for name, target in targets.items():
             prediction = self.heads[name](features)
@@ -55,13 +49,3 @@ class FeatureLearner(Learner):
     def adapters(self) -> dict[str, Tensor]:
         """Tensors of the heads by dotted name: `heads.TEACHER.summary.0.weight`."""
         return {f"heads.{name}": value for name, value in self.heads.state_dict().items()}
-
-
-def attention_for(pictures: Tensor, stride: int) -> AbstractContextManager[None]:
-    """How attention is computed: among few tokens, in bfloat16 on a CPU, PyTorch's fused kernel is slow backwards.
-
-    Three times as slow at 50 tokens, level at 200; beyond that it is the better one, and saves memory.
-    """
-    few = pictures.shape[2] * pictures.shape[3] <= FEW_TOKENS * stride**2
-    slow = few and pictures.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()

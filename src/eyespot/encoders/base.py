@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyespot.encoders.attention import attention_for
 from eyespot.encoders.licenses import Terms, verdict
 from eyespot.features import Features
 
@@ -67,7 +68,8 @@ class Encoder(nn.Module, ABC):
             ValueError: wrong rank, channels, type, value range, or a size that the model cannot take.
         """
         self.check(images)
-        return self._encode((images - self.mean).div_(self.std))
+        with attention_for(images, self.stride):
+            return self._encode((images - self.mean).div_(self.std))
 
     @abstractmethod
     def _encode(self, images: Tensor) -> Features:
