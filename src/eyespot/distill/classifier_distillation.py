@@ -19,7 +19,7 @@ from eyespot.distill.committee import Committee, as_unit_floats, resize_pictures
 from eyespot.distill.feature_distillation import token_count
 from eyespot.distill.logit_losses import binary_cross_entropy, cross_entropy
 from eyespot.distill.methods import Look, Method, MethodSettings, look_shape, make_method, method_class
-from eyespot.distill.mixing import MixConfig, mix
+from eyespot.distill.mixing import MixConfig, is_labelled, mix
 from eyespot.distill.side_by_side import Learner, SideBySide
 from eyespot.encoders import Encoder
 from eyespot.encoders.taps import Taps
@@ -27,6 +27,9 @@ from eyespot.engine.config import STRICT
 from eyespot.engine.task import Batch
 
 LABEL_LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy}
+
+CERTAINLY_NOT = -30.0
+"""A logit whose sigmoid cross-entropy with "no" is 0 in float32."""
 
 
 @validated_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -95,8 +98,9 @@ class ClassifierLearner(Learner):
         look = look_at(self.encoder, self.taps, pictures)
         terms: dict[str, Tensor] = {}
         if lesson.labels is not None:
-            loss = LABEL_LOSSES[self.label.loss](look.logits, lesson.labels)
-            terms["label"] = self.label.weight * loss
+            # A picture without a label costs nothing, whatever the student says.
+            said = look.logits.float().masked_fill(~is_labelled(lesson.labels)[:, None], CERTAINLY_NOT)
+            terms["label"] = self.label.weight * LABEL_LOSSES[self.label.loss](said, lesson.labels)
         if lesson.teacher is not None:
             terms |= self.method(look, lesson.teacher, lesson.target, lesson.picture)
         return terms
@@ -164,19 +168,21 @@ class ClassifierDistillation(SideBySide):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
         images = as_unit_floats(batch["images"])
-        labels = self.places[batch["labels"]] if self.label.weight else None
+        labels = self._as_outputs(batch["labels"]) if self.label.weight else None
         images, targets = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
         teacher = self.look_of_teacher(images)
-        wanted = targets if targets is not None else teacher.logits if teacher else None
-        assert wanted is not None
         lesson = Lesson(
             images=images,
             labels=targets,
-            target=wanted.argmax(1),
+            target=hard_classes(targets, teacher),
             teacher=teacher,
             picture=self.picture_numbers(batch).to(images.device, non_blocking=True),
         )
         return self.teach(images.device, lesson)
+
+    def _as_outputs(self, labels: Tensor) -> Tensor:
+        """Labels of the pictures as numbers of outputs; -1 stays."""
+        return torch.where(labels < 0, labels, self.places[labels])
 
     @torch.no_grad()
     def look_of_teacher(self, images: Tensor) -> Look | None:
@@ -224,6 +230,22 @@ class ClassifierDistillation(SideBySide):
         looks = [(encoder, self.student_size) for encoder in self.pupils.values()]
         looks += [(self.teacher, self.teacher_size)] if self.teacher else []
         return max(token_count(encoder, size) for encoder, size in looks)
+
+
+def hard_classes(targets: Tensor | None, teacher: Look | None) -> Tensor:
+    """int64 [B]: the largest entry of each label; the teacher's choice where a picture has none.
+
+    Args:
+        targets: [B, K], rows of 0 for pictures without a label; None if no picture has one.
+        teacher: its look; None if all pictures have labels.
+    """
+    if targets is None:
+        assert teacher is not None
+        return teacher.logits.argmax(1)
+    hard = targets.argmax(1)
+    if teacher is None or not teacher.logits.shape[1]:
+        return hard
+    return torch.where(is_labelled(targets), hard, teacher.logits.argmax(1))
 
 
 def look_at(encoder: Encoder, taps: Taps | None, pictures: Tensor) -> Look:
