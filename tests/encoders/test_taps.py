@@ -7,6 +7,7 @@ from torch import nn
 from eyespot import Encoder, Features
 from eyespot.distill.methods import LookShape, look_shape
 from eyespot.encoders import load_encoder
+from eyespot.encoders.headed import HeadedEncoder
 from eyespot.encoders.taps import Taps, four_of, stage_taps
 from eyespot.engine import units
 from eyespot.engine.task import Task
@@ -149,6 +150,15 @@ def test_an_encoder_of_ones_own():
     taps = Taps(encoder)
     assert taps.names == ("layers.1", "layers.2", "layers.4", "layers.5")
     assert look_shape(encoder, taps) == LookShape(0, 8, ((17, 8),) * 4, prefix_tokens=1)
+
+
+def test_through_an_encoder_with_a_new_head():
+    """The stages are those of the encoder inside; Swin's maps are tokens there as well."""
+    inside = load_encoder(f"timm/{SWIN}=16&img_size=64&window_size=2&pretrained=false")
+    headed = HeadedEncoder(inside, 5)
+    taps = Taps(headed)
+    assert taps.names == tuple(f"encoder.{name}" for name in stage_taps(inside))
+    assert look_shape(headed, taps, 64) == LookShape(5, 128, ((256, 16), (64, 32), (16, 64), (4, 128)))
 
 
 def test_outputs_are_those_of_the_modules():

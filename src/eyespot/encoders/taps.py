@@ -68,7 +68,7 @@ class Taps:
         if isinstance(output, Tensor) and output.ndim in (3, 4) and output.shape[0] == pictures[0]:
             if output.ndim == 3:
                 return output
-            channels_last = getattr(_inner_model(self.encoder), "output_fmt", None) == "NHWC"
+            channels_last = getattr(_inner_model(self.encoder)[1], "output_fmt", None) == "NHWC"
             if not channels_last and _is_grid(output.shape[2:], pictures[2:]):
                 return output
             if _is_grid(output.shape[1:3], pictures[2:]):
@@ -134,8 +134,7 @@ def stage_taps(encoder: Encoder) -> tuple[str, ...]:
     Raises:
         ValueError: there are no four stages or blocks; says how to name modules.
     """
-    model = _inner_model(encoder)
-    front = "" if model is encoder else "model."
+    front, model = _inner_model(encoder)
     # Hiera keeps its tokens in an order of its own, which is no grid.
     listed = () if hasattr(model, "unroll") else _listed_stages(model)
     found = _main_row(model) if listed is None else listed
@@ -160,9 +159,16 @@ def four_of(depth: int) -> tuple[int, ...]:
     return tuple(-(-depth * stage // STAGES) - 1 for stage in range(1, STAGES + 1))
 
 
-def _inner_model(encoder: Encoder) -> nn.Module:
-    model = getattr(encoder, "model", None)
-    return model if isinstance(model, nn.Module) else encoder
+def _inner_model(encoder: Encoder) -> tuple[str, nn.Module]:
+    """The library's model that an encoder wraps, perhaps through other encoders, and what its names begin with."""
+    front, module = "", encoder
+    while isinstance(module, Encoder):
+        inside = ("encoder", "model")
+        name = next((name for name in inside if isinstance(getattr(module, name, None), nn.Module)), None)
+        if name is None:
+            break
+        front, module = f"{front}{name}.", getattr(module, name)
+    return front, module
 
 
 def _listed_stages(model: nn.Module) -> tuple[str, ...] | None:
