@@ -175,6 +175,16 @@ def test_live_bytes_follow_views_and_the_last_reference() -> None:
 # Adding up
 
 
+@pytest.mark.parametrize(("optimizer", "moments"), [("lamb", 2), ("sgd", 1), ("rmsprop", 2)])
+def test_moments_are_those_of_the_optimizer(optimizer: str, moments: int) -> None:
+    shaped, plain = stage_of(VIT, optimizer=optimizer), stage_of(VIT)
+    look, learn = shaped.look(PICTURES, SIDE), shaped.learn(PICTURES, SIDE, SIDE)
+    engine = EngineConfig(precision="32-true")
+    memory, adamw = (stage_memory(stage, engine, 1, PICTURES, look, learn) for stage in (shaped, plain))
+    assert memory.moments == moments * memory.weights
+    assert adamw.peak - memory.peak == adamw.moments - memory.moments
+
+
 def test_a_device_holds_four_numbers_per_weight_and_shares_what_is_cut() -> None:
     shaped = stage_of(VIT, ema_decay=0.9)
     look, learn = shaped.look(PICTURES, SIDE), shaped.learn(PICTURES, SIDE, SIDE)
