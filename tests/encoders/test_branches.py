@@ -11,6 +11,7 @@ from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.branches import MultiBranchConv, add_branches, compact_pairs, ghost_pairs
 from eyespot.encoders.pairs import conv_norm_pairs
+from eyespot.encoders.taps import stage_taps
 
 
 def pair(c_in=6, c_out=6, kernel=3, stride=1, groups=6, bias=False):
@@ -210,6 +211,7 @@ def test_shufflenets():
     torch.testing.assert_close(encoder(images).logits, own.eval()((images - encoder.mean) / encoder.std))
     maps = encoder.intermediates(images, (0, 1, 2, 3))
     assert [tuple(part.shape[1:]) for part in maps] == [(24, 16, 16), (48, 8, 8), (96, 4, 4), (192, 2, 2)]
+    assert stage_taps(encoder) == ("model.maxpool", "model.stage2", "model.stage3", "model.stage4")
     with pytest.raises(ValueError, match="0 to 3"):
         encoder.intermediates(images, (4,))
     for wrong in ("width=0.7", "stem_stride=4"):

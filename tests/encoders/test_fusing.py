@@ -10,6 +10,7 @@ from torch import nn
 from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.branches import MultiBranchConv, add_branches
+from eyespot.encoders.classifiers import load_classifier
 from eyespot.encoders.fusing import fold_norms, fuse, fused, merge_branches
 from eyespot.encoders.pairs import conv_norm_pairs
 
@@ -149,6 +150,18 @@ def test_a_fused_encoder_is_saved_and_loaded(spec, tmp_path):
     scale = max(1.0, float(there.patches.abs().max()))  # random norms magnify rounding from layer to layer
     torch.testing.assert_close(here.patches, there.patches, rtol=0, atol=1e-10 * scale)
     torch.testing.assert_close(here.summary, there.summary, rtol=0, atol=1e-10 * scale)
+
+
+def test_a_fused_encoder_with_a_linear_head(tmp_path):
+    spec = "python/eyespot.encoders.shufflenet:shufflenet_v2?width=0.5&branches=2"
+    encoder = randomised(load_classifier(spec, 4))
+    quick = fused(encoder)
+    loaded = load_encoder(f"run/{save_encoder(quick, tmp_path / 'quick')}")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert not norms(loaded) and torch.equal(loaded(images).logits, quick(images).logits)
+        scale = float(encoder(images).logits.abs().max())
+        torch.testing.assert_close(quick(images).logits, encoder(images).logits, rtol=0, atol=1e-3 * scale)
 
 
 def test_a_form_that_no_spec_describes(tmp_path):

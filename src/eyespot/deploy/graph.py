@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils.model import reparameterize_model
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
@@ -18,7 +17,9 @@ import eyespot
 from eyespot.deploy.exportable import Exportable
 from eyespot.deploy.simplify import simplify
 from eyespot.encoders import Encoder, TimmEncoder
+from eyespot.encoders.branches import MultiBranchConv
 from eyespot.encoders.exported import FileEncoder
+from eyespot.encoders.fusing import merge_branches
 from eyespot.encoders.identity import weights_hash
 
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
@@ -66,8 +67,8 @@ class Graph:
 def exportable(encoder: Encoder, layers: Sequence[int] = (), space: str | None = None, **zero_shot: Any) -> Exportable:
     """An encoder with all outputs that are wanted, in the form in which it runs best.
 
-    Models that train with more branches than they run with (FastViT, MobileOne, RepVGG, GhostNetV3) get their run-time
-    form. The encoder itself is not changed.
+    Models that train with more branches than they run with (FastViT, MobileOne, RepVGG, GhostNetV3, all of
+    `add_branches`) get their run-time form. The encoder itself is not changed.
 
     Args:
         encoder: any encoder that computes in torch.
@@ -84,7 +85,9 @@ def exportable(encoder: Encoder, layers: Sequence[int] = (), space: str | None =
     encoder._modules = dict(encoder._modules)
     if isinstance(encoder, TimmEncoder):
         encoder.channels_last = False  # which memory format is best is for each runtime to know
-        encoder.model = reparameterize_model(encoder.model)
+        encoder.model = merge_branches(encoder.model)
+    elif any(isinstance(part, MultiBranchConv) for part in encoder.modules()):
+        encoder = merge_branches(encoder)
     return Exportable(encoder, layers, space, **zero_shot).float().cpu()
 
 

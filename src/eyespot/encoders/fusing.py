@@ -73,19 +73,25 @@ def fused(encoder: Encoder) -> Encoder:
     read.
 
     Args:
-        encoder: a `TimmEncoder` or a `ShuffleNetEncoder`.
+        encoder: a `TimmEncoder`, a `ShuffleNetEncoder`, or one of them with a linear head (`HeadedEncoder`).
 
     Raises:
         ValueError: another encoder. `fuse(encoder)` makes a form of it that runs, but that no spec describes.
     """
+    from eyespot.encoders.headed import HeadedEncoder
     from eyespot.encoders.shufflenet import ShuffleNetEncoder
     from eyespot.encoders.timm_source import TimmEncoder
 
-    if not isinstance(encoder, TimmEncoder | ShuffleNetEncoder):
+    replaced: dict[int, nn.Module]
+    if isinstance(encoder, HeadedEncoder):
+        replaced = {id(encoder.encoder): fused(encoder.encoder)}
+    elif isinstance(encoder, TimmEncoder | ShuffleNetEncoder):
+        replaced = {id(encoder.model): fuse(encoder.model, encoder.default_size)}
+    else:
         raise ValueError(
             f"{encoder.name}: no spec describes its run-time form; fuse(encoder) runs, but cannot be saved"
         )
-    copied = copy.deepcopy(encoder, {id(encoder.model): fuse(encoder.model, encoder.default_size)})
+    copied = copy.deepcopy(encoder, replaced)
     copied.name, copied.origin = _said(encoder.name), encoder.origin and _said(encoder.origin)
     if isinstance(copied, TimmEncoder):
         copied.model_args = {**copied.model_args, "fused": True}

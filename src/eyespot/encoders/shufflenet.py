@@ -19,7 +19,8 @@ from eyespot.features import Features
 
 WIDTHS = {0.5: models.shufflenet_v2_x0_5, 1.0: models.shufflenet_v2_x1_0, 1.5: models.shufflenet_v2_x1_5}
 WIDTHS[2.0] = models.shufflenet_v2_x2_0
-STAGES = ("maxpool", "stage2", "stage3", "stage4")
+STAGES = {"maxpool": 4, "stage2": 8, "stage3": 16, "stage4": 32}
+"""Modules that end the stages, and their strides."""
 
 
 class ShuffleNetEncoder(Encoder):
@@ -43,13 +44,16 @@ class ShuffleNetEncoder(Encoder):
         self.default_size = (224, 224)
         model.conv1[0].stride = (stem_stride, stem_stride)
         model.fc = nn.Linear(self.summary_dim, num_classes) if num_classes else nn.Identity()
+        model.feature_info = [  # as models of timm tell it
+            {"module": stage, "reduction": reduction * stem_stride // 2} for stage, reduction in STAGES.items()
+        ]
         self.model = model
 
     def _stages(self, images: Tensor) -> list[Tensor]:
-        maps = [self.model.maxpool(self.model.conv1(images))]
-        for stage in STAGES[1:]:
+        maps = [self.model.conv1(images)]
+        for stage in STAGES:
             maps.append(getattr(self.model, stage)(maps[-1]))
-        return maps
+        return maps[1:]
 
     def _encode(self, images: Tensor) -> Features:
         patches = self.model.conv5(self._stages(images)[-1])
