@@ -14,12 +14,12 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageFilter, ImageOps, ImageStat
+from PIL import Image
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
+from eyespot.data.pixels import blurred, channel_means, recoloured, resized, solarized
 from eyespot.data.randomness import Key, numpy_generator, seed_of
 from eyespot.data.strong import EraseMode, check_policy, draw_erased, erase, randaugment
 
@@ -31,6 +31,7 @@ BLUR_REFERENCE = 224
 
 _CROP_TRIES = 10
 _CROP_DRAWS = 2 * _CROP_TRIES + 2  # areas, ratios, x and y
+_SAME = np.eye(3)
 _LUMA = np.array([0.299, 0.587, 0.114])
 _GREY = np.tile(_LUMA, (3, 1))
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -173,11 +174,9 @@ def draw_view(config: ViewConfig, picture_size: tuple[int, int], *keys: Key) -> 
         picture_size: (width, height) of the picture in pixels; only their ratio matters.
         keys: what names the draw, e.g. seed, source, picture, number of the view.
     """
-    uniform = numpy_generator("view", *keys).random(_CROP_DRAWS + 10)
+    uniform = numpy_generator("view", *keys).random(_CROP_DRAWS + 10).tolist()
     # A new option takes further numbers at the end.
-    flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = uniform[
-        _CROP_DRAWS:
-    ].tolist()
+    flip, jitter, brightness, contrast, saturation, hue, grayscale, blur, sigma, solarize = uniform[_CROP_DRAWS:]
     jittered = jitter < config.jitter
 
     def within(strength: float, number: float) -> float:
@@ -217,20 +216,19 @@ def apply_view(picture: Image.Image, view: View, size: int) -> Tensor:
     Returns:
         uint8 tensor [3, size, size], RGB.
     """
-    seen = _resized(_cropped(picture, view.box), size)
+    pixels = resized(_cropped(picture, view.box), size)
     if view.flip:
-        seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = pixels[:, ::-1]
     if view.randaugment:
-        seen = randaugment(seen, view.randaugment, view.strong_seed)
-    seen = _recolour(seen, view)
+        pixels = np.asarray(randaugment(Image.fromarray(pixels), view.randaugment, view.strong_seed))
+    planes = _recoloured(np.array(pixels.transpose(2, 0, 1), order="C"), view)
     if view.blur_sigma:
-        seen = seen.filter(ImageFilter.GaussianBlur(view.blur_sigma * size / BLUR_REFERENCE))
+        planes = blurred(planes, view.blur_sigma * size / BLUR_REFERENCE)
     if view.solarize:
-        seen = ImageOps.solarize(seen)
-    pixels = np.array(seen)
+        planes = solarized(planes)
     if view.erased:
-        erase(pixels, view.erased, view.erase_mode, view.strong_seed)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        erase(planes.transpose(1, 2, 0), view.erased, view.erase_mode, view.strong_seed)
+    return torch.from_numpy(planes)
 
 
 def _cropped(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
@@ -241,26 +239,18 @@ def _cropped(picture: Image.Image, box: tuple[float, float, float, float]) -> Im
     return picture.crop((left, top, min(right, width), min(bottom, height)))
 
 
-def _resized(picture: Image.Image, size: int) -> Image.Image:
-    """A picture at `size` x `size`: as by Pillow, to a level or two, in a third of the time."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
-    return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
-
-
 def _draw_box(
-    config: ViewConfig, picture_size: tuple[int, int], uniform: np.ndarray
+    config: ViewConfig, picture_size: tuple[int, int], uniform: list[float]
 ) -> tuple[float, float, float, float]:
     """A random resized crop: the first of ten drawn shapes that fits, else the largest allowed one, in the middle."""
     aspect = picture_size[0] / picture_size[1]
-    area = config.scale[0] + (config.scale[1] - config.scale[0]) * uniform[:_CROP_TRIES]
-    log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
-    ratio = np.exp(log_low + (log_high - log_low) * uniform[_CROP_TRIES : 2 * _CROP_TRIES])
-    widths, heights = np.sqrt(area * ratio / aspect), np.sqrt(area * aspect / ratio)
-    fits = np.flatnonzero((widths <= 1) & (heights <= 1))
-    if fits.size:
-        width, height = float(widths[fits[0]]), float(heights[fits[0]])
-        x, y = uniform[2 * _CROP_TRIES :].tolist()
+    (low, high), (log_low, log_high) = config.scale, map(math.log, config.ratio)
+    for first, second in zip(uniform[:_CROP_TRIES], uniform[_CROP_TRIES:], strict=False):
+        area, ratio = low + (high - low) * first, math.exp(log_low + (log_high - log_low) * second)
+        width, height = math.sqrt(area * ratio / aspect), math.sqrt(area * aspect / ratio)
+        if width <= 1 and height <= 1:
+            x, y = uniform[2 * _CROP_TRIES :]
+            break
     else:
         nearest = min(max(aspect, config.ratio[0]), config.ratio[1])
         width, height = min(1.0, nearest / aspect), min(1.0, aspect / nearest)
@@ -269,23 +259,23 @@ def _draw_box(
     return (left, top, min(left + width, 1.0), min(top + height, 1.0))
 
 
-def _recolour(picture: Image.Image, view: View) -> Image.Image:
-    matrix, offset = np.eye(3) * view.brightness, np.zeros(3)
+def _recoloured(planes: np.ndarray, view: View) -> np.ndarray:
+    changes = list(_linear_changes(view))
+    if not changes and view.brightness == view.contrast == 1:
+        return planes
+    matrix, offset = _SAME * (view.brightness * view.contrast), np.zeros(3)
     if view.contrast != 1:
-        grey = _LUMA @ matrix @ ImageStat.Stat(picture).mean
-        matrix, offset = matrix * view.contrast, offset + grey * (1 - view.contrast)
-    for change in _linear_changes(view):
+        grey = view.brightness * float(_LUMA @ channel_means(planes))
+        offset += grey * (1 - view.contrast)
+    for change in changes:
         matrix, offset = change @ matrix, change @ offset
-    if np.array_equal(matrix, np.eye(3)) and not offset.any():
-        return picture
-    rows = np.column_stack([matrix, offset])
-    return picture.convert("RGB", tuple(rows.ravel().tolist()))
+    return recoloured(planes, matrix, offset)
 
 
 def _linear_changes(view: View) -> Iterator[np.ndarray]:
     """The 3x3 maps of RGB for saturation, hue and greyscale, as far as the view has them."""
     if view.saturation != 1:
-        yield np.eye(3) * view.saturation + _GREY * (1 - view.saturation)
+        yield _SAME * view.saturation + _GREY * (1 - view.saturation)
     if view.hue:
         cosine, sine = math.cos(2 * math.pi * view.hue), math.sin(2 * math.pi * view.hue)
         turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
