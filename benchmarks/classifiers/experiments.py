@@ -17,7 +17,7 @@ from eyespot.recipes.vanilla_kd import VanillaKdConfig, distill
 TEACHER = "timm/resnet10t?channels_last=true"
 SMALL = "timm/test_resnet?channels_last=true"
 TOKENS = "timm/vit_tiny_patch16_224?img_size=48&patch_size=8&embed_dim=96&depth=8&num_heads=3"
-PLAIN = "timm/ghostnetv2_100?width=0.5&stem_stride=1&drop_rate=0"
+PLAIN = "timm/ghostnet_050?version=v2&stem_stride=1&drop_rate=0"
 BRANCHED = "timm/ghostnetv3_050?stem_stride=1&drop_rate=0"
 
 STRONG: dict[str, Any] = {

@@ -16,6 +16,9 @@ from eyespot.recipes.presets import build, preset_names, read_settings
 
 DEFAULT_PRESET = "laptop"
 
+NONE_IS_A_CHOICE = ("--standardizer", "--student.method")
+"""Settings with a value that is called none."""
+
 
 def distill(arguments: Sequence[str]) -> None:
     """Train students by a recipe; the same command again continues an interrupted run.
@@ -107,11 +110,13 @@ class OwnArguments:
 
 
 def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
-    """`--data A B` is short for `--data.sources A B`; null and none both mean None, but for the standardizer "none"."""
+    """`--data A B` is short for `--data.sources A B`; null and none both mean None, but where none is a choice."""
     words: list[str] = []
+    setting = ""
     for argument in arguments:
         for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
-            is_none = word == "null" or (word == "none" and words[-1:] != ["--standardizer"])
+            setting = word if word.startswith("--") else setting
+            is_none = word == "null" or (word == "none" and setting not in NONE_IS_A_CHOICE)
             words.append("None" if is_none else "--data.sources" if word == "--data" else word)
     return words
 

@@ -70,20 +70,46 @@ def test_recipes_lists_all_with_their_status(eyespot: Any) -> None:
     answer = eyespot("recipes")
     rows = {cells[0].strip(): cells for line in answer.out.splitlines() if len(cells := line.split("│")[1:]) > 4}
     status = {name: cells[3].strip() for name, cells in rows.items() if name}
-    assert status.pop("eupe") == "working"
-    assert len(status) == 10 and set(status.values()) == {"planned"}
+    working = {status.pop(name) for name in ("eupe", "vanilla_kd", "ofa_kd", "ghostnet_v3")}
+    assert working == {"working"} and len(status) == 7 and set(status.values()) == {"planned"}
     assert "laptop" in answer.out and "paper" in answer.out
 
 
-@pytest.mark.parametrize("preset", ["laptop", "paper", "quickstart", "direct", "no_multires"])
-def test_recipes_prints_what_config_takes_again(eyespot: Any, tmp_path: Path, preset: str) -> None:
-    printed = eyespot("recipes", "eupe", "--preset", preset).out
+@pytest.mark.parametrize(
+    ("recipe", "preset", "stage"),
+    [
+        *(("eupe", preset, "stage2") for preset in ("laptop", "paper", "quickstart", "direct", "no_multires")),
+        ("vanilla_kd", "a1", "training"),
+        ("ofa_kd", "imagenet_vit_mlp", "training"),
+        ("ghostnet_v3", "paper", "training"),
+    ],
+)
+def test_recipes_prints_what_config_takes_again(
+    eyespot: Any, tmp_path: Path, recipe: str, preset: str, stage: str
+) -> None:
+    printed = eyespot("recipes", recipe, "--preset", preset).out
     file = tmp_path / "mine.yaml"
     file.write_text(printed)
     # Read, then stopped by what is missing, so nothing is trained.
-    answer = eyespot("distill", "eupe", "--config", file)
+    answer = eyespot("distill", recipe, "--config", file)
     assert answer.code == 1 and "--output RUN is missing" in answer.err
-    assert yaml.safe_load(printed)["stage2"]["betas"] == [0.9, 0.999]  # defaults filled in
+    assert yaml.safe_load(printed)[stage]["betas"] == [0.9, 0.999]  # defaults filled in
+
+
+def test_a_method_called_none_is_no_missing_value(eyespot: Any, tmp_path: Path) -> None:
+    words = (
+        "distill",
+        "vanilla_kd",
+        "--teacher",
+        "none",
+        "--student.method",
+        "kd",
+        "none",
+        "--output",
+        tmp_path / "run",
+    )
+    answer = eyespot(*words)
+    assert answer.code == 1 and "there is no teacher: name one" in answer.err
 
 
 def test_recipes_prints_the_laptop_unless_told_otherwise(eyespot: Any) -> None:
