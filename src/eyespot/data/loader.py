@@ -118,6 +118,11 @@ class DataConfig:
         return self
 
 
+def plain_list_of_sources(value: Any) -> Any:
+    """A list of sources as the settings of a `DataConfig` that names them; for validators of configurations."""
+    return {"sources": value} if isinstance(value, list) else value
+
+
 class PictureLoader:
     """Batches as a pure function of (seed, step).
 

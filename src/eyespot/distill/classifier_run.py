@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from eyespot.data import DataConfig
+from eyespot.data import DataConfig, plain_list_of_sources
 from eyespot.data.labels import Classes, classes_of
 from eyespot.data.randomness import seed_everything
 from eyespot.data.sources import open_source
@@ -33,7 +33,7 @@ from eyespot.engine.run import RUNTIME_ONLY, RunFolder, as_plain
 from eyespot.engine.trainer import start_fabric
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.classification import class_places
-from eyespot.evaluate.during_training import Probes, ProbesConfig
+from eyespot.evaluate.during_training import ProbesConfig
 from eyespot.files import atomic_write_text
 from eyespot.report.run import RunStory, write_run_report, write_student
 
@@ -97,10 +97,7 @@ class ClassifierConfig:
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     """What is measured of the students while they are trained."""
 
-    @field_validator("data", mode="before")
-    @classmethod
-    def _plain_list_of_sources(cls, value: Any) -> Any:
-        return {"sources": value} if isinstance(value, list) else value
+    _sources_alone = field_validator("data", mode="before")(plain_list_of_sources)
 
     def checked(self) -> Self:
         """The configuration itself, if it makes a whole run, with `steps` written into the training.
@@ -191,10 +188,7 @@ class ClassifierRun:
         )
         self.teacher = load_teacher(config)
         self.outputs = outputs_of(config, self.teacher)
-        if config.probes.every and self.fabric.is_global_zero:
-            side = config.student_size or 224
-            probes = Probes(config.probes, self.run.probes, side, config.seed, config.engine.tensorboard)
-            self.stages.callbacks = probes.of_stage
+        self.stages.watch(config.probes, config.student_size or 224)
         if self.fabric.is_global_zero:
             self.run.write_config(as_plain(config))
 

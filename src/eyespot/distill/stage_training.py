@@ -19,6 +19,7 @@ from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
+from eyespot.evaluate.during_training import Probes, ProbesConfig
 from eyespot.files import atomic_write_text
 from eyespot.report.teachers import Teacher, describe
 
@@ -73,6 +74,17 @@ class StageTrainer:
         loader = PictureLoader(data, batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
         self._sources[size] = loader.sources
         return loader
+
+    def watch(self, probes: ProbesConfig, size: int) -> None:
+        """Lets probes measure the students of all stages while they are trained, if any are wanted.
+
+        Args:
+            probes: which.
+            size: side of the pictures in pixels, if they do not say.
+        """
+        if probes.every and self.fabric.is_global_zero:
+            path = self.folder / "probes.jsonl"
+            self.callbacks = Probes(probes, path, size, self.seed, self.engine.tensorboard).of_stage
 
     def is_finished(self, stage: str, students: Sequence[str]) -> bool:
         """Whether a stage has made all its students."""

@@ -24,7 +24,7 @@ from typing import Any, Self
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from eyespot.data import DataConfig
+from eyespot.data import DataConfig, plain_list_of_sources
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.committee import Committee, has_random_weights, load_committee, require_permissive, short_names
 from eyespot.distill.stage import StageConfig, StageOutline, StageRunner, StandardizerKind
@@ -35,7 +35,7 @@ from eyespot.engine.config import STRICT, EngineConfig
 from eyespot.engine.run import RUNTIME_ONLY, RunFolder, as_plain
 from eyespot.engine.trainer import start_fabric
 from eyespot.evaluate import ResultTable
-from eyespot.evaluate.during_training import Probes, ProbesConfig
+from eyespot.evaluate.during_training import ProbesConfig
 from eyespot.files import atomic_write_text
 from eyespot.report.run import RunStory, write_run_report, write_student
 
@@ -96,10 +96,7 @@ class EupeConfig:
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     """What is measured of the models while they are trained."""
 
-    @field_validator("data", mode="before")
-    @classmethod
-    def _plain_list_of_sources(cls, value: Any) -> Any:
-        return {"sources": value} if isinstance(value, list) else value
+    _sources_alone = field_validator("data", mode="before")(plain_list_of_sources)
 
     def checked(self) -> Self:
         """The configuration itself, if it makes a whole run.
@@ -182,10 +179,7 @@ def distill(
         standardizer=config.standardizer,
         cache=config.cache,
     )
-    if config.probes.every and fabric.is_global_zero:
-        side = max(config.stage2.student_sizes)
-        probes = Probes(config.probes, run.probes, side, config.seed, config.engine.tensorboard)
-        stages.callbacks = probes.of_stage
+    stages.watch(config.probes, max(config.stage2.student_sizes))
     experts = load_committee(config.teachers, config.max_grid) if config.teachers else None
     if fabric.is_global_zero:
         run.write_config(as_plain(config))
