@@ -217,3 +217,22 @@ def test_shufflenets():
     for wrong in ("width=0.7", "stem_stride=4"):
         with pytest.raises(ValueError, match=wrong.split("=")[1]):
             load_encoder(f"python/eyespot.encoders.shufflenet:shufflenet_v2?{wrong}")
+
+
+def widths_of(model):
+    """(in, expanded, out) of every block, and the widths of stem and last 1x1 convolution."""
+    blocks = [block for stage in model.blocks for block in stage if hasattr(block, "ghost1")]
+    inputs = [block.ghost1.primary_conv[0].in_channels for block in blocks]
+    found = [
+        (entering, block.ghost1.out_chs, block.ghost2.out_chs) for entering, block in zip(inputs, blocks, strict=True)
+    ]
+    return found, model.conv_stem.out_channels, model.conv_head.in_channels
+
+
+def test_widths_of_the_blocks():
+    narrow, usual, wide = (widths_of(ghostnet("v2", width)) for width in (0.5, 1.3, 1.6))
+    tail = [(104, 624, 144), (144, 872, 144), (144, 872, 208), *[(208, 1248, 208)] * 4]
+    head = [(20, 20, 20), (20, 64, 32), (32, 92, 32), (32, 92, 52), (52, 156, 52), (52, 312, 104), (104, 260, 104)]
+    assert usual == ([*head, *[(104, 240, 104)] * 2, *tail], 20, 1248)
+    assert wide[1:] == (24, 1536) and narrow[1:] == (8, 480)
+    assert {(40, 116, 40), (128, 296, 128), (180, 1076, 256)} <= set(wide[0])

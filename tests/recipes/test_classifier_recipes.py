@@ -241,6 +241,25 @@ def test_presets_are_whole_configurations(recipe: str, preset: str) -> None:
         assert timm.is_model_pretrained(config.teacher.removeprefix("timm/")), config.teacher
 
 
+PARAMETERS = {
+    # VanillaKD (h): with the classifier of ImageNet-1k
+    "resnet50": 25_557_032,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet152": 60_192_808,
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_small_patch16_224": 22_050_664,
+    "convnextv2_tiny": 28_635_496,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_students_of_the_paper_have_its_parameters(name: str) -> None:
+    with torch.device("meta"):
+        student = timm.create_model(name, num_classes=1000)
+    assert sum(weight.numel() for weight in student.parameters()) == PARAMETERS[name]
+
+
 def test_strategies_a1_and_a2_differ_in_four_numbers() -> None:
     """VanillaKD (c): epochs, weight decay, smoothing, mixup."""
     first, second = (read_settings("vanilla_kd", [name]) for name in ("a1", "a2"))
