@@ -130,6 +130,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, with_alpha).convert("RGB")
+    if image.mode == "RGB" and image.format == "JPEG":
+        return image  # loaded, it keeps nothing of the file but a few tables
     # `convert` copies, so the result never hangs on the file that is about to be closed.
     return image.convert("RGB")
 

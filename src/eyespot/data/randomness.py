@@ -43,7 +43,15 @@ def seed_everything(*keys: Key) -> None:
     seed = seed_of(*keys)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_torch(seed)
+
+
+def seed_torch(seed: int) -> None:
+    """As `torch.manual_seed`, which takes 0.2 ms where PyTorch could use an accelerator but none is there."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager

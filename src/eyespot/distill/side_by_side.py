@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eyespot.data.randomness import seed_of
+from eyespot.data.randomness import seed_of, seed_torch
 from eyespot.encoders import Encoder
 from eyespot.engine.task import Task
 
@@ -70,7 +70,7 @@ class SideBySide(Task):
             # Every student draws the same (drop path), as if it were alone.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else ()):
                 losses[name] = learner(*lesson)
-        torch.manual_seed(seed_of(draws, "next"))  # so that the next micro-batch draws anew
+        seed_torch(seed_of(draws, "next"))  # so that the next micro-batch draws anew
         sums = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
         if len(losses) == 1:
             return {"loss": next(iter(sums.values())), **next(iter(losses.values()))}
