@@ -114,6 +114,12 @@ def test_student_classifies_with_the_names_of_its_classes(made: Any) -> None:
     assert [entry["name"].rpartition("/")[2] for entry in facts["eyespot"]["teachers"]]
 
 
+def test_card_says_what_the_classes_are(made: Any) -> None:
+    card = (made[2] / "student/README.md").read_text()
+    assert "| classes | 3: cross, disc, stripes |" in card and "features.logits" in card
+    assert "pipeline_tag: image-classification" in card
+
+
 def test_lost_stage_and_interrupted_run_are_made_again_bit_for_bit(made: Any, tmp_path: Path) -> None:
     recipe, config, run = made
     copied = tmp_path / "run"

@@ -281,10 +281,14 @@ class ClassifierRun:
         encoders = ({"teacher": self.teacher.eval()} if self.teacher else {}) | dict(students)
         if not self.run.results.exists() and (table := measure(encoders)) is not None:
             atomic_write_text(self.run.results, table.to_json())
-        titles = {name: f"{model_name(spec)}, by {by}" for name, (spec, _) in config.students.items()}
+        several = len(config.student.method) > 1
+        titles = {
+            name: f"{model_name(spec)}, by {by}{f' ({method})' if several else ''}"
+            for name, (spec, method) in config.students.items()
+        }
         side = max(next(iter(students.values())).fitting_size(config.student_size))
         made = "One classifier" if len(students) == 1 else f"{len(students)} classifiers"
-        source = f"from {model_name(self.teacher.name)}" if self.teacher else "from labels alone"
+        source = f"from {short_names([self.teacher.name])[0]}" if self.teacher else "from labels alone"
         labels = "" if self.teacher is None else " and from labels" if config.label.weight else ", without labels"
         return RunStory(
             titles=titles,

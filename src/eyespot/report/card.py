@@ -14,6 +14,8 @@ from eyespot.evaluate.results import ResultTable
 from eyespot.report.html import short_count
 from eyespot.report.teachers import Teacher, describe
 
+SHOWN_CLASSES = 12
+
 
 def model_card(
     student: Encoder,
@@ -50,7 +52,7 @@ def model_card(
     header = {
         **hub_license(judged),
         "library_name": "timm" if in_timm else "eyespot",
-        "pipeline_tag": "image-feature-extraction",
+        "pipeline_tag": "image-classification" if student.num_classes else "image-feature-extraction",
         "tags": ["eyespot", "knowledge-distillation", "vision-encoder"],
     }
     sections = [
@@ -83,6 +85,10 @@ def _facts(student: Encoder) -> str:
         "summary": f"{student.summary_dim} numbers per picture",
         "patches": f"{student.patch_dim} numbers per {student.stride} x {student.stride} pixels",
     }
+    if student.num_classes:
+        names = [name.replace("|", "/") for name in student.class_names or []]
+        shown = f": {', '.join(names[:SHOWN_CLASSES])}{', ...' if len(names) > SHOWN_CLASSES else ''}" if names else ""
+        rows["classes"] = f"{student.num_classes}{shown}"
     return _table(["", ""], [list(row) for row in rows.items()])
 
 
@@ -91,13 +97,15 @@ def _loading(student: Encoder, in_timm: bool) -> str:
     from_hub = 'encoder = eyespot.load_encoder("hf/USER/REPO")             # from the Hugging Face hub\n'
     spec = student.origin or student.name
     needs_code = spec.startswith(("python/", "torchhub/"))
+    classes = "features.logits             # [B, K], one number per class\n" if student.num_classes else ""
     ours = (
         "```python\nimport eyespot\n\n"
         f"{'' if needs_code else from_hub}"
         'encoder = eyespot.load_encoder("run/path/to/this/folder")  # from a folder\n'
         "features = encoder(images)  # images [B, 3, H, W], RGB in [0, 1]: it normalises for itself\n"
         "features.summary            # [B, C], one vector per picture\n"
-        "features.patches            # [B, D, h, w], the dense feature map\n```"
+        "features.patches            # [B, D, h, w], the dense feature map\n"
+        f"{classes}```"
     )
     if needs_code:
         return f"{ours}\n\nThe model is built by code that is not in this folder: `{spec}`."

@@ -98,9 +98,9 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
         summary=story.summary,
         headline={
             "student" if len(students) == 1 else "students": ", ".join(
-                getattr(student, "architecture", label) for label, student in students.items()
+                dict.fromkeys(getattr(student, "architecture", label) for label, student in students.items())
             ),
-            "parameters": ", ".join(short_count(size) for size in sizes),
+            "parameters": ", ".join(dict.fromkeys(short_count(size) for size in sizes)),
             "teachers": len(story.teachers),
             "training": f"{seconds / 60:.1f} min",
         },
