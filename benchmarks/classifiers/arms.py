@@ -89,7 +89,7 @@ class Bench:
             run = ClassifierRun(config, self.work / name)
             classes, names = run.outputs.count, run.outputs.names
             pupils = {
-                f"{arm}-{seed}": Pupil(
+                student_of(arm, seed): Pupil(
                     new_encoder(one.model, seed, "student", lambda spec: load_classifier(spec, classes, names)),
                     one.method if config.teacher else "none",
                     build(MethodSettings, one.settings, arm),
@@ -146,6 +146,11 @@ class Bench:
         lines = "\n".join(table(results))
         atomic_write_text(output.with_suffix(".md"), lines + "\n")
         print(lines)
+
+
+def student_of(arm: str, seed: int) -> str:
+    """Name of a student; modules cannot have dots in theirs."""
+    return f"{arm.replace('.', ',')}-{seed}"
 
 
 def table(results: Results) -> list[str]:
