@@ -23,7 +23,6 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from eyespot import load_encoder
 from eyespot.deploy.benchmark.peak import MatrixPeak
@@ -34,6 +33,7 @@ from eyespot.engine.config import EngineConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.engine.units import checkpoint_activations
 from eyespot.files import atomic_write_text
+from eyespot.flops import flop_counter
 from eyespot.plan.formulas import WEIGHT_BYTES
 from eyespot.plan.passes import ShapedStage
 from eyespot.plan.shapes import Gallery
@@ -135,7 +135,7 @@ def row_of(case: Case, size: int, teacher_size: int | None) -> dict[str, float]:
     case.set_sizes(size, teacher_size)
     count = case.config.batch_size
     learn, look = case.shaped.learn(count, size, teacher_size), case.shaped.look(count, teacher_size)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         case.step()
     turns = [(cpu_seconds(case.look), cpu_seconds(case.step)) for _ in range(ROUNDS)]
     teacher_seconds = median(turn[0] for turn in turns)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from eyespot.distill.heads import TeacherAdapter
 from eyespot.distill.standardizers import PhiStandardizer
 from eyespot.features import Features
+from eyespot.flops import flop_counter
 from eyespot.plan.formulas import (
     head_backward_flops,
     head_forward_flops,
@@ -34,7 +34,7 @@ def test_formula_of_vits_equals_the_counter(name: str) -> None:
     shape = dict(tokens=patches + extra, width=width, depth=depth, hidden=hidden, patches=patches)
     gallery = Gallery()
     encoder = gallery.student(f"timm/{name}?pretrained=false").encoder
-    with gallery.mode, FlopCounterMode(display=False) as counter:
+    with gallery.mode, flop_counter() as counter:
         features = encoder(torch.empty(2, 3, side, side))
         forward = counter.get_total_flops()
         (features.summary.sum() + features.patches.sum()).backward()
@@ -45,7 +45,7 @@ def test_formula_of_vits_equals_the_counter(name: str) -> None:
 def test_formula_of_a_gated_mlp_equals_the_counter() -> None:
     gallery = Gallery()
     encoder = gallery.student("timm/vit_huge_plus_patch16_dinov3_qkvb?pretrained=false").encoder
-    with gallery.mode, FlopCounterMode(display=False) as counter, torch.no_grad():
+    with gallery.mode, flop_counter() as counter, torch.no_grad():
         encoder(torch.empty(1, 3, 256, 256))
     assert counter.get_total_flops() == vit_forward_flops(261, 1280, 32, 5120, 256, 768, gated=True)
 
@@ -63,7 +63,7 @@ def test_formula_of_heads_equals_the_counter_and_their_weights() -> None:
     student, hidden, teacher, grid = (24, 40), 56, (72, 88), (3, 5)
     heads = TeacherAdapter(student, hidden, teacher)
     features = Features(torch.randn(2, 24, requires_grad=True), torch.randn(2, 40, *grid, requires_grad=True))
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         out = heads(features)
         forward = counter.get_total_flops()
         (out.summary.sum() + out.patches.sum()).backward()
@@ -73,7 +73,7 @@ def test_formula_of_heads_equals_the_counter_and_their_weights() -> None:
 
 
 def test_formula_of_phi_s_equals_the_counter() -> None:
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         PhiStandardizer(6)(torch.randn(2, 6))
         PhiStandardizer(10)(torch.randn(2, 10, 3, 4))
     assert counter.get_total_flops() == 2 * phi_s_flops(6, 10, 12)

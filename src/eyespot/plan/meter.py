@@ -9,14 +9,15 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+
+from eyespot.flops import flop_counter
 
 
 class Meter(TorchDispatchMode):
     """Counts operations, and the storages that they make from the moment they appear until nobody holds them any more.
 
-    Operations are counted by torch's own formulas, as in its `FlopCounterMode`: matrix products, convolutions and
-    attention, two per multiply-accumulate. (That mode itself follows modules by hooks that keep tensors alive, and so
+    Operations are counted by the formulas of torch's counter (`eyespot.flops`): matrix products, convolutions and
+    attention, two per multiply-accumulate. (The counter itself follows modules by hooks that keep tensors alive, and so
     would disturb the bytes.)
 
     Bytes are what an allocator without gaps would hand out: memory that is shared by views counts once, tensors that
@@ -34,6 +35,7 @@ class Meter(TorchDispatchMode):
         self.live = 0
         self.peak = 0
         self._known: set[int] = set()
+        self._formulas = flop_counter().flop_registry
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -48,7 +50,7 @@ class Meter(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self._meet(leaf, counted=True)
         self.peak = max(self.peak, self.live)
-        count = flop_registry.get(func._overloadpacket)
+        count = self._formulas.get(func._overloadpacket)
         if count is not None:
             self.flops += count(*args, **kwargs, out_val=result)
         return result
