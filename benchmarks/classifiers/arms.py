@@ -102,9 +102,11 @@ class Bench:
             rows = self.measured(students, tasks, config.student_size)
             atomic_write_text(found, json.dumps(rows))
             shutil.rmtree(self.work / name)
-        rows = json.loads(found.read_text())
+        rows, first = json.loads(found.read_text()), self.seeds[0]
         return {
-            arm: {key: [rows[f"{arm}-{seed}"][key] for seed in self.seeds] for key in rows[f"{arm}-{self.seeds[0]}"]}
+            arm: {
+                key: [rows[student_of(arm, seed)][key] for seed in self.seeds] for key in rows[student_of(arm, first)]
+            }
             for arm in arms
         }
 
