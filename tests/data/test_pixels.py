@@ -104,3 +104,14 @@ def test_the_same_bytes_whatever_the_threads():
         torch.set_num_threads(before)
     assert np.array_equal(seen[0], seen[1])
     assert np.array_equal(seen[0], seen[2])
+
+
+def test_the_same_bytes_inside_a_pass_in_bfloat16():
+    """Statistics are taken over batches that are made in the middle of such a pass."""
+    planes = noise(3, 24, 24)
+    matrix, offset = np.eye(3) * 0.7 + 0.05, np.array([3.0, -4.0, 5.5])
+    picture = Image.fromarray(noise(40, 30, 3))
+    plain = recoloured(planes, matrix, offset), resized(picture, 20), blurred(planes, 1.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = recoloured(planes, matrix, offset), resized(picture, 20), blurred(planes, 1.3)
+    assert all(np.array_equal(one, other) for one, other in zip(plain, inside, strict=True))

@@ -53,7 +53,8 @@ def recoloured(planes: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np
     steps = 2.0 ** (_FLOAT_BITS - math.frexp(largest)[1])
     exact = torch.from_numpy(np.rint(rows * steps) / steps).float()
     colours = torch.from_numpy(planes).float().view(3, -1)
-    values = torch.addmm(exact[:, 3:], exact[:, :3], colours).clamp_(0, 255)
+    with torch.autocast("cpu", enabled=False):  # who asks for pictures may be in the middle of a pass in bfloat16
+        values = torch.addmm(exact[:, 3:], exact[:, :3], colours).clamp_(0, 255)
     return values.numpy().astype(np.uint8).reshape(planes.shape)  # cuts off after the 0.5; NumPy's cast is the fast one
 
 
