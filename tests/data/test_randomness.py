@@ -3,9 +3,10 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from eyespot.data.randomness import seed_everything, seed_of
+from eyespot.data.randomness import numpy_generator, seed_everything, seed_of
 
 
 def draws():
@@ -28,3 +29,10 @@ def test_torch_is_seeded_as_by_torch_itself():
     torch.manual_seed(seed_of("a", 1))
     assert torch.equal(torch.rand(5), seeded)
     assert torch.initial_seed() == seed_of("a", 1)
+
+
+@pytest.mark.parametrize("keys", [(0,), ("view", 3, 2**40, 0), (2**63 - 1, "order")])
+def test_generators_are_those_of_philox(keys):
+    ours, philox = numpy_generator(*keys), np.random.Generator(np.random.Philox(key=seed_of(*keys)))
+    assert np.array_equal(ours.random(100), philox.random(100))
+    assert np.array_equal(ours.permutation(100), philox.permutation(100))

@@ -39,6 +39,10 @@ MAX_PIXELS = 178_956_970
 """Default limit on the pixels of one decoded picture: half a gigabyte as RGB, and where Pillow itself refuses."""
 
 
+_SAY_ROTATION = {"exif", "xmp"}
+"""Where a JPEG can say that it is rotated."""
+
+
 class PictureError(ValueError):
     """A picture that cannot be read.
 
@@ -118,6 +122,8 @@ def _spare_factor(image: Image.Image, enough_side: int | None) -> int:
 
 
 def _turn_upright(image: Image.Image) -> None:
+    if image.format == "JPEG" and not _SAY_ROTATION & image.info.keys():
+        return
     # Damaged EXIF data beside good pixels: the parser raises anything, and the picture stays as it was stored.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)

