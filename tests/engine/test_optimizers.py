@@ -221,6 +221,19 @@ def test_step_rates_fall_in_steps() -> None:
     assert learning_rate(replace(config, decay_rate=0.973), 7) == pytest.approx(0.0973)
 
 
+def test_polynomial_rates() -> None:
+    """SAK's stage 2 (papers/sak.md, section c): peak * (1 - step / steps)^0.9, per step, to 0."""
+    config = toy_optim(steps=40_000, warmup_steps=0, learning_rate=2e-5, schedule="polynomial")
+    rates = [learning_rate(config, step) for step in (0, 10_000, 20_000, 39_999, 40_000, 50_000)]
+    wanted = [2e-5, 2e-5 * 0.75**0.9, 2e-5 * 0.5**0.9, 2e-5 * (1 / 40_000) ** 0.9, 0.0, 0.0]
+    assert rates == pytest.approx(wanted, rel=1e-9)
+    assert rates[2] == pytest.approx(1.07177e-5, rel=1e-5)
+    straight = replace(config, power=1.0, warmup_steps=4_000, final_learning_rate=1e-6)
+    assert learning_rate(straight, 3_999) == learning_rate(straight, 4_000) == 2e-5
+    assert learning_rate(straight, 22_000) == pytest.approx((2e-5 + 1e-6) / 2)
+    assert learning_rate(straight, 40_000) == 1e-6
+
+
 def test_cosine_of_the_published_recipe() -> None:
     """papers/vanillakd.md, section c: recipe A2 with one step per epoch, warm-up not prefixed."""
     config = toy_optim(
@@ -245,6 +258,7 @@ def test_cosine_of_the_published_recipe() -> None:
         ({"momentum": 1.0}, "momentum"),
         ({"eps": 0.0}, "eps"),
         ({"schedule": "step", "decay_every": 1, "decay_rate": 1.5}, "decay_rate"),
+        ({"schedule": "polynomial", "power": 0.0}, "power"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -137,13 +137,29 @@ def stage_taps(encoder: Encoder) -> tuple[str, ...]:
     front, model = _inner_model(encoder)
     # Hiera keeps its tokens in an order of its own, which is no grid.
     listed = () if hasattr(model, "unroll") else _listed_stages(model)
-    found = _main_row(model) if listed is None else listed
-    if not found:
+    if listed is None:
+        row = _main_row(model)
+        listed = tuple(row[number] for number in four_of(len(row)))
+    if not listed:
         raise ValueError(
             f"{encoder.name} shows no four stages or blocks to tap: take a method on logits, or "
             + _modules_told(encoder)
         )
-    return tuple(f"{front}{name}" for name in found)
+    return tuple(f"{front}{name}" for name in listed)
+
+
+def equal_blocks(encoder: Encoder) -> tuple[str, ...]:
+    """Names of all blocks of an encoder whose map keeps its size from block to block (ViT, Mixer), shallow to deep.
+
+    Empty for encoders with stages, and where no blocks are to be seen. Outputs of blocks, without any further norm.
+    """
+    front, model = _inner_model(encoder)
+    levels = () if hasattr(model, "unroll") else _levels(model)
+    if levels is None:
+        names = _main_row(model)
+    else:
+        names = tuple(name for name, _ in levels) if len({reduction for _, reduction in levels}) == 1 else ()
+    return tuple(f"{front}{name}" for name in names)
 
 
 def four_of(depth: int) -> tuple[int, ...]:
@@ -171,25 +187,32 @@ def _inner_model(encoder: Encoder) -> tuple[str, nn.Module]:
     return front, module
 
 
+def _levels(model: nn.Module) -> tuple[tuple[str, int], ...] | None:
+    """(Name, stride) of the modules that timm lists as a model's feature levels; None without a list."""
+    listed: Any = getattr(model, "feature_info", None) or []
+    levels = tuple((level["module"], level["reduction"]) for level in getattr(listed, "info", listed))
+    modules = dict(model.named_modules())
+    return levels if levels and all(name in modules for name, _ in levels[-STAGES:]) else None
+
+
 def _listed_stages(model: nn.Module) -> tuple[str, ...] | None:
     """Four of the modules that timm lists as a model's feature levels, none if there are fewer; None without a list."""
-    listed: Any = getattr(model, "feature_info", None) or []
-    levels = [(level["module"], level["reduction"]) for level in getattr(listed, "info", listed)]
-    modules = dict(model.named_modules())
-    if not levels or not all(name in modules for name, _ in levels[-STAGES:]):
+    levels = _levels(model)
+    if levels is None:
         return None
     if len({reduction for _, reduction in levels}) == 1:  # the same all the way: every block is a level
         return tuple(levels[number][0] for number in four_of(len(levels)))
     names = [name for name, _ in levels[-STAGES:]]
     if len(set(names)) < STAGES:  # LeViT and others have three stages
         return ()
+    modules = dict(model.named_modules())
     if isinstance(modules.get("conv_head"), nn.Conv2d) and "bn2" in modules:  # EfficientNet and its kin
         names[-1] = "bn2"
     return tuple(names)
 
 
 def _main_row(model: nn.Module) -> tuple[str, ...]:
-    """Four of the list of blocks, in no other list, that holds more than half of a model's weights."""
+    """The list of blocks, in no other list, that holds more than half of a model's weights."""
     weights = sum(weight.numel() for weight in model.parameters())
     for name, module in model.named_modules():
         if (
@@ -197,8 +220,9 @@ def _main_row(model: nn.Module) -> tuple[str, ...]:
             or 2 * sum(map(Tensor.numel, module.parameters())) < weights
         ):
             continue
-        blocks = four_of(len(module)) if all(map(_is_block, module)) else ()
-        return tuple(f"{name}.{number}" if name else str(number) for number in blocks)
+        if not all(map(_is_block, module)):
+            return ()
+        return tuple(f"{name}.{number}" if name else str(number) for number in range(len(module)))
     return ()
 
 

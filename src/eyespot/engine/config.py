@@ -22,13 +22,16 @@ class OptimConfig:
     learning_rate: float = Field(gt=0)
     """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(default=0.0, ge=0)
-    """Where the cosine ends; a step schedule never falls below it."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """How the learning rate falls after the warm-up: along a cosine, or by a factor every so many steps."""
+    """Where cosine and polynomial end; a step schedule never falls below it."""
+    schedule: Literal["cosine", "step", "polynomial"] = "cosine"
+    """How the learning rate falls after the warm-up: along a cosine, by a factor every so many steps, or along a power
+    of what is left to do."""
     decay_every: int | None = Field(default=None, gt=0)
     """With schedule step: steps between two decays."""
     decay_rate: float = Field(default=0.1, gt=0, le=1)
     """With schedule step: the factor."""
+    power: float = Field(default=0.9, gt=0)
+    """With schedule polynomial: the power; 1 falls along a straight line, less falls later."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
     warmup_start: float | None = Field(default=None, ge=0)

@@ -48,7 +48,7 @@ def moments_of(config: OptimConfig) -> int:
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up, then a cosine or steps to the final rate."""
+    """Learning rate of optimiser step `step` (from 0): linear warm-up, then the schedule's way to the final rate."""
     peak, final = config.learning_rate, config.final_learning_rate
     if step < config.warmup_steps:
         if config.warmup_start is None:
@@ -57,6 +57,6 @@ def learning_rate(config: OptimConfig, step: int) -> float:
     begin = 0 if config.warmup_overlaps else config.warmup_steps
     if config.decay_every is not None and config.schedule == "step":
         return max(final, peak * config.decay_rate ** ((step - begin) // config.decay_every))
-    done = (step - begin) / max(1, config.steps - begin)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return final + (peak - final) * cosine
+    done = min(1.0, (step - begin) / max(1, config.steps - begin))
+    left = (1 - done) ** config.power if config.schedule == "polynomial" else 0.5 * (1 + math.cos(math.pi * done))
+    return final + (peak - final) * left
