@@ -2,7 +2,8 @@
 
 A model folder holds `model.safetensors` (the backbone, and its class head if it has one), `config.json` (what timm
 needs to build it, plus our own section) and, for what was distilled, `adapters.safetensors`: the adapter heads and
-standardizers into every teacher's space.
+standardizers into every teacher's space. Of a multi-task model timm could build the stem only; the rest is in our own
+section, and such folders are loaded by us alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.headed import HeadedEncoder
+from eyespot.encoders.multitask.facts import build_from_facts, multitask_facts
+from eyespot.encoders.multitask.model import MultiTaskEncoder
+from eyespot.encoders.multitask.path_encoder import PathEncoder
 from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.files import atomic_path
@@ -40,7 +44,7 @@ def save_encoder(
 
     Args:
         encoder: a timm encoder, or one whose `name` is a spec that builds it again (`python/...`), either with a linear
-            head or without.
+            head or without; or a multi-task model.
         folder: where to; replaced as a whole if it exists.
         license: licence tag of the saved weights; the encoder's own if None.
         adapters: tensors of adapter heads and standardizers, by dotted name; those it was loaded with if None.
@@ -56,7 +60,8 @@ def save_encoder(
     if not state:
         raise ValueError(f"{encoder.name} holds no weights that could be saved")
     license = license or encoder.license
-    config = _timm_config(encoder, license) if isinstance(encoder, TimmEncoder) else {}
+    of_timm = encoder.stem if isinstance(encoder, MultiTaskEncoder) else encoder
+    config = _timm_config(of_timm, license) if isinstance(of_timm, TimmEncoder) else {}
     config["eyespot"] = {
         "spec": encoder.origin or encoder.name,
         "channels_last": getattr(encoder, "channels_last", False),
@@ -65,6 +70,7 @@ def save_encoder(
         "patch_dim": encoder.patch_dim,
         "stride": encoder.stride,
         **(_head_facts(encoder) if encoder.num_classes else {}),
+        **({"multitask": multitask_facts(encoder)} if isinstance(encoder, MultiTaskEncoder) else {}),
         **(details or {}),
     }
     folder = Path(folder)
@@ -90,12 +96,17 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
         raise OSError(f"cannot write {folder}: {error}; make room and run the same command again") from error
 
 
-def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) -> Encoder:
+def load_saved_encoder(folder: str | Path, weights: str | Path | None = None, *, path: str | None = None) -> Encoder:
     """Loads a model folder, a run folder (its student) or a stage folder (its model).
+
+    Args:
+        folder: see above.
+        weights: a file to take the weights from instead.
+        path: of a multi-task model only the path of this name ("stem" for its stem), as a plain encoder.
 
     Raises:
         FileNotFoundError: no model there; says what was looked for.
-        ValueError: the weights do not fit the model.
+        ValueError: the weights do not fit the model, or there is no such path.
     """
     place = find_model_folder(folder)
     config = json.loads((place / CONFIG_FILE).read_text())
@@ -110,7 +121,13 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None) ->
     encoder.lineage = config["eyespot"].get("teachers", [])
     if (place / ADAPTER_FILE).is_file():
         encoder.adapters = load_file(place / ADAPTER_FILE)
-    return encoder
+    return encoder if path is None else _path_of(encoder, str(path))  # a spec's "?path=1" arrives as a number
+
+
+def _path_of(encoder: Encoder, path: str) -> PathEncoder:
+    if not isinstance(encoder, MultiTaskEncoder):
+        raise ValueError(f"{encoder.name} is no multi-task model and has no paths; leave out path={path}")
+    return PathEncoder(encoder, path)
 
 
 def find_model_folder(folder: str | Path) -> Path:
@@ -172,7 +189,7 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
         raise ValueError(f"{place / CONFIG_FILE} was not written by eyespot; load it as timm/local-dir:{place}")
     if "architecture" in config:
         cfg = config["pretrained_cfg"]
-        return create_timm_encoder(
+        encoder = create_timm_encoder(
             config["architecture"],
             pretrained=False,
             channels_last=config["eyespot"].get("channels_last", False),
@@ -180,9 +197,11 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
             pretrained_cfg=cfg,
             **config["model_args"],
         )
-    encoder = _build_from_spec(config)
+        multitask = config["eyespot"].get("multitask")
+        return build_from_facts(encoder, multitask) if multitask else encoder
+    plain = _build_from_spec(config)
     num_classes = config["eyespot"].get("num_classes", 0)
-    return HeadedEncoder(encoder, num_classes) if config["eyespot"].get("head") == "linear" else encoder
+    return HeadedEncoder(plain, num_classes) if config["eyespot"].get("head") == "linear" else plain
 
 
 def _build_from_spec(config: dict[str, Any]) -> Encoder:
