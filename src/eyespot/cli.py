@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import eyespot
+from eyespot.cli_audit import audit
 from eyespot.cli_cache import cache
 from eyespot.cli_deploy import benchmark, export
 from eyespot.cli_plan import plan
@@ -97,8 +98,8 @@ def evaluate(
     Args:
         models: specs, e.g. run/runs/quickstart onnx/depth.onnx.
         tasks: which protocols: knn, linear, few_shot, zero_shot, classification (what a model's own class head says),
-            retrieval, segmentation, depth, normals, correspondence, reading, geometry. By default those that the data
-            name, or five of them on the toybox.
+            retrieval, segmentation, depth, normals, correspondence, reading, geometry, multitask (what a multi-task
+            model's own heads say). By default those that the data name, or five of them on the toybox.
         data: toybox (default), or TASK=FOLDER for each task, e.g. knn=/data/flowers, or TASK=NAME:FOLDER for a known
             data set, e.g. segmentation=ade20k:/data/ADEChallengeData2016; see docs/datasets.md.
         size: input side in pixels for encoders that take any; their own default otherwise.
@@ -205,6 +206,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "quickstart": quickstart,
     "recipes": recipes,
     "plan": plan,
+    "audit": audit,
     "cache": cache,
     "distill": distill,
     "evaluate": evaluate,
