@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from eyespot.data.geometry import back_project, covisible_points, pixel_centres
 from eyespot.evaluate import FeatureBank, correspondence
 from eyespot.evaluate.correspondence import correct_points, match, pck
 from eyespot.evaluate.datasets import MatchingData, PointPair, TensorPictures
-from eyespot.evaluate.geometry import back_project, covisible_points, pixel_centres
 from eyespot.features import Features
 
 

@@ -1,62 +1,28 @@
-"""The loader: batches of views, the same whatever the workers, the ranks and the step at which one starts."""
+"""The loader of pictures: which ones are seen and how, in batches."""
 
 from __future__ import annotations
 
-import itertools
-import signal
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, Self, TypedDict, cast
+from typing import Annotated, Any, Self, TypedDict
 
 import torch
 from PIL import Image
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from eyespot.data.decode import PictureError
-from eyespot.data.fingerprint import fingerprint_of
+from eyespot.data.batch_loader import MOST_BROKEN_IN_A_ROW as MOST_BROKEN_IN_A_ROW
+from eyespot.data.batch_loader import BatchLoader, BatchReader
+from eyespot.data.batch_loader import BrokenSourceError as BrokenSourceError
+from eyespot.data.batch_loader import DeadWorkerError as DeadWorkerError
+from eyespot.data.batch_loader import dead_workers_explained as dead_workers_explained
 from eyespot.data.sampling import Batches, Draws, SamplingPlan
 from eyespot.data.sources import PictureSource, open_source
 from eyespot.data.views import ViewConfig, apply_view, draw_view
 
-MOST_BROKEN_IN_A_ROW = 256
-"""After so many broken pictures one after another a source counts as broken as a whole."""
-
-
 Companion = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
 """(source, index, view), int64 [b] each: the pictures of a batch and their views -> further entries of that batch."""
-
-
-class BrokenSourceError(ValueError):
-    """A source without readable pictures."""
-
-
-class DeadWorkerError(RuntimeError):
-    """A process that read pictures has died."""
-
-
-@contextmanager
-def dead_workers_explained(workers: int) -> Iterator[None]:
-    """Says what to do when a data worker has died.
-
-    torch raises an error of its own then, from a signal handler: wherever the training process is at that moment.
-
-    Raises:
-        DeadWorkerError: in place of torch's error.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or isinstance(error, DeadWorkerError):
-            raise
-        raise DeadWorkerError(
-            f"a data worker died, most often because memory ran out; try fewer than {workers} workers (workers=0 reads "
-            f"in this process). The same command continues. Below it: {error}"
-        ) from error
 
 
 class Batch(TypedDict):
@@ -123,10 +89,8 @@ def plain_list_of_sources(value: Any) -> Any:
     return {"sources": value} if isinstance(value, list) else value
 
 
-class PictureLoader:
-    """Batches as a pure function of (seed, step).
-
-    A broken picture is replaced by the next good one of its source, and reported in the batch and in `failures`.
+class PictureLoader(BatchLoader[Batch]):
+    """Batches of pictures for learning without labels of every pixel; see `BatchLoader`.
 
     Args:
         config: which pictures, and how they are seen.
@@ -137,7 +101,6 @@ class PictureLoader:
 
     Attributes:
         sources: the opened sources.
-        failures: reason by name of every broken picture met so far in the batches taken.
         companion: gives more entries for each batch; set it before the first batch is asked for. Called where pictures
             are made, so its work overlaps with training if there are workers; it must be picklable.
 
@@ -153,18 +116,11 @@ class PictureLoader:
         world_size: int = 1,
         sources: Sequence[PictureSource] | None = None,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(
-                f"batch_size {batch_size} is the batch of all ranks together and cannot be divided among {world_size}; "
-                f"take a multiple of {world_size}"
-            )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be between 0 and {world_size - 1}, not {rank}")
         enough_side = config.enough_side or 4 * config.size
         self.config = config
         self.sources = [open_source(spec, enough_side) for spec in config.sources] if sources is None else list(sources)
-        self.failures: dict[str, str] = {}
-        self._plan = SamplingPlan(
+        self._pictures = _PictureReader(self.sources, config)
+        plan = SamplingPlan(
             [len(source) for source in self.sources],
             batch_size,
             config.weights,
@@ -173,146 +129,43 @@ class PictureLoader:
             config.seed,
             config.repeats,
         )
-        share = batch_size // world_size
-        self._slice = slice(rank * share, (rank + 1) * share)
-        self._reader = _Reader(self.sources, config)
+        super().__init__(self._pictures, plan, rank, world_size, config.workers)
 
     @property
     def companion(self) -> Companion | None:
         """See the class."""
-        return self._reader.companion
+        return self._pictures.companion
 
     @companion.setter
     def companion(self, companion: Companion | None) -> None:
-        self._reader.companion = companion
-
-    @property
-    def picture_count(self) -> int:
-        """Pictures in all sources together."""
-        return sum(self._plan.sizes)
-
-    @property
-    def source_names(self) -> list[str]:
-        """The names of the sources, by their number."""
-        return [source.name for source in self.sources]
-
-    def fingerprint(self) -> str:
-        """A hash that tells whether these are the same data in the same order of sources."""
-        return fingerprint_of(source.fingerprint() for source in self.sources)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of one step, made in this process; the same as `batches` gives.
-
-        Raises:
-            BrokenSourceError: too many pictures of a source in a row are broken.
-        """
-        return self._take(self._reader[self._draws(step)])
-
-    def batches(self, start_step: int = 0) -> Iterator[Batch]:
-        """All batches from `start_step` on, without end; closing the iterator ends its workers.
-
-        Raises:
-            BrokenSourceError: too many pictures of a source in a row are broken.
-            DeadWorkerError: a worker died.
-        """
-        made = iter(self._torch_loader(start_step))
-        try:
-            with dead_workers_explained(self.config.workers):
-                while True:
-                    yield self._take(next(made))
-        except BaseException as error:
-            # The traceback would keep torch's iterator, and with it the workers, alive.
-            traceback.clear_frames(error.__traceback__)
-            raise
-        finally:
-            del made
-
-    def _torch_loader(self, start_step: int) -> DataLoader[Any]:
-        return DataLoader(
-            self._reader,
-            batch_size=None,
-            sampler=map(self._draws, itertools.count(start_step)),
-            num_workers=self.config.workers,
-            collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # otherwise a draw is taken from the global one
-            worker_init_fn=_leave_interrupts_to_the_main_process,
-        )
-
-    def _draws(self, step: int) -> Draws:
-        return self._plan.step(step)[self._slice]
-
-    def _take(self, batch: Batch | BrokenSourceError) -> Batch:
-        if isinstance(batch, BrokenSourceError):
-            raise batch
-        for failure in batch["failures"]:
-            name, _, reason = failure.partition(": ")
-            self.failures.setdefault(name, reason)
-        return batch
+        self._pictures.companion = companion
 
 
-class _Reader(Dataset):
-    """Makes the batch of some draws; lives in the workers, without state but for the pictures it may keep."""
+class _PictureReader(BatchReader):
+    """Makes a `Batch`."""
 
     def __init__(self, sources: Sequence[PictureSource], config: DataConfig) -> None:
-        self.sources = sources
+        super().__init__(sources, config.keep_decoded)
+        self.pictures = sources
         self.config = config
         self.companion: Companion | None = None
-        self._kept: dict[tuple[int, int], Image.Image] = {}
 
-    def __getitem__(self, draws: Draws) -> Batch | BrokenSourceError:
-        images, labels, indices = [], [], []
-        failures: list[str] = []
-        wishes = zip(draws.source.tolist(), draws.index.tolist(), draws.view.tolist(), strict=True)
-        for source, wanted, view in wishes:
-            try:
-                index, picture, label = self._first_good(source, wanted, failures)
-            except BrokenSourceError as error:
-                # Returned, not raised: torch would hide it in a worker's traceback.
-                return error
-            drawn = draw_view(self.config.view, picture.size, self.config.seed, source, index, view)
-            images.append(apply_view(picture, drawn, self.config.size))
-            labels.append(-1 if label is None else label)
-            indices.append(index)
-        batch = Batch(
-            step=draws.step,
-            images=torch.stack(images),
-            labels=torch.tensor(labels),
-            source=torch.from_numpy(draws.source.copy()),
-            index=torch.tensor(indices),
-            view=torch.from_numpy(draws.view.copy()),
-            failures=failures,
-        )
-        if self.companion is not None:
-            more = self.companion(batch["source"], batch["index"], batch["view"])
-            return cast(Batch, {**batch, **more})
-        return batch
+    def __getitem__(self, draws: Draws) -> dict[str, Any] | BrokenSourceError:
+        batch = super().__getitem__(draws)
+        if self.companion is None or isinstance(batch, BrokenSourceError):
+            return batch
+        return {**batch, **self.companion(batch["source"], batch["index"], batch["view"])}
 
-    def _first_good(self, number: int, wanted: int, failures: list[str]) -> tuple[int, Image.Image, int | None]:
-        source = self.sources[number]
-        tries = min(len(source), MOST_BROKEN_IN_A_ROW)
-        for index in (at % len(source) for at in range(wanted, wanted + tries)):
-            try:
-                return index, self._picture(number, index), source.label(index)
-            except PictureError as error:
-                failures.append(str(error))
-        raise BrokenSourceError(
-            f"{tries} pictures of {source.name!r} in a row cannot be read ({len(source)} are there); "
-            f"the last is {failures[-1]}"
-        )
+    def read(self, source: int, index: int) -> tuple[Image.Image, int]:
+        picture = self.pictures[source].read(index)
+        label = self.pictures[source].label(index)
+        return picture, -1 if label is None else label
 
-    def _picture(self, number: int, index: int) -> Image.Image:
-        if not self.config.keep_decoded:
-            return self.sources[number].read(index)
-        key = (number, index)
-        if key not in self._kept:
-            self._kept[key] = self.sources[number].read(index)
-        return self._kept[key]
+    def seen(self, read: tuple[Image.Image, int], source: int, index: int, view: int) -> tuple[Tensor, int]:
+        picture, label = read
+        drawn = draw_view(self.config.view, picture.size, self.config.seed, source, index, view)
+        return apply_view(picture, drawn, self.config.size), label
 
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def stacked(self, views: Sequence[tuple[Tensor, int]]) -> dict[str, Any]:
+        images, labels = zip(*views, strict=True)
+        return {"images": torch.stack(images), "labels": torch.tensor(labels)}

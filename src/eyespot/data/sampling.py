@@ -180,3 +180,12 @@ def _share_bounds(weights: Sequence[float], sources: int) -> list[int]:
         raise ValueError(f"weights {list(weights)} draw a source less than once in a million; give it a larger weight")
     ends = [0.0, *np.cumsum([weight / total for weight in weights])]
     return [*(round(end * _ONE) for end in ends[:-1]), _ONE]
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` indices, evenly spread over the whole range."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    return [index * count // limit for index in range(limit)]

@@ -20,12 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from eyespot.data.decode import decode_picture
-from eyespot.data.fingerprint import fingerprint_of
+from eyespot.data.fingerprint import files_fingerprint
+from eyespot.data.layout import LayoutError as LayoutError
+from eyespot.data.layout import list_pictures as list_pictures
+from eyespot.data.sampling import spread as spread
 
 LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-EXIF_ORIENTATION = 0x0112
 KEPT_BYTES = 128 << 20
 CROP_SHARE = 224 / 256  # EUPE's k-NN transform: shorter side 256, centre crop 224
 
@@ -290,39 +291,8 @@ class MatchingData:
     pairs: Sequence[PointPair]
 
 
-def files_fingerprint(paths: Sequence[Path], setting: str = "") -> str:
-    """Hash of files' names (with their two folders) and sizes in bytes, and of a setting in words."""
-    lines = [f"{'/'.join(path.parts[-3:])} {path.stat().st_size}" for path in paths]
-    return fingerprint_of([setting, *lines])
-
-
 def tensor_fingerprint(values: Tensor) -> str:
     """Hash of a tensor's type, shape and bytes."""
     digest = hashlib.blake2b(f"{values.dtype} {tuple(values.shape)}".encode(), digest_size=16)
     digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """The picture files directly in `folder`, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture file after its EXIF rotation, without decoding it."""
-    with Image.open(path) as picture:
-        turned = picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (picture.height, picture.width) if turned else (picture.width, picture.height)
-
-
-def spread(count: int, limit: int | None) -> list[int]:
-    """At most `limit` of `count` indices, evenly spread over the whole range."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    return [index * count // limit for index in range(limit)]
-
-
-class LayoutError(FileNotFoundError):
-    """A data set is not laid out as its reader expects; the message says what is missing and what was expected."""

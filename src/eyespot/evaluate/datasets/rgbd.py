@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from eyespot.data.geometry import covisible_points, depth_to_normals
+from eyespot.data.label_files import read_depth
 from eyespot.data.randomness import torch_generator
+from eyespot.data.rgbd import LAYOUT as LAYOUT
+from eyespot.data.rgbd import MISSING, beside, halves, list_frames, read_intrinsics, read_matrix
 from eyespot.evaluate.datasets.base import (
     DensePictures,
     DepthData,
@@ -21,20 +23,8 @@ from eyespot.evaluate.datasets.base import (
     MatchingData,
     NormalsData,
     PointPair,
-    list_pictures,
     spread,
 )
-from eyespot.evaluate.datasets.dense import check_size, read_depth
-from eyespot.evaluate.datasets.layout import Layout
-from eyespot.evaluate.geometry import covisible_points, depth_to_normals
-
-LAYOUT = Layout(
-    "RGB-D frames",
-    "FOLDER/camera-intrinsics.txt (3x3) and, for each frame, FOLDER/NAME.color.jpg, NAME.depth.png (16 bit, "
-    "millimetres, 0 or 65535 = no measurement) and NAME.pose.txt (4x4, camera to world, metres)",
-    "7-Scenes on Microsoft Research's site, one sequence per folder, or your own camera",
-)
-MISSING = 65535
 
 
 @dataclass(frozen=True)
@@ -62,14 +52,9 @@ def read_rgbd(folder: str | Path) -> RgbdFrames:
         ValueError: sizes disagree, or a matrix file has another shape.
     """
     folder = Path(folder)
-    colours = [path for path in list_pictures(folder) if path.stem.endswith(".color")] if folder.is_dir() else []
-    if not colours:
-        raise LAYOUT.missing(f"*.color.jpg in {folder}")
-    depths = [LAYOUT.file(_beside(path, "depth.png")) for path in colours]
-    for colour, depth in zip(colours, depths, strict=True):
-        with Image.open(depth) as picture:
-            check_size(depth, picture.size, colour)
-    poses = torch.stack([_read_matrix(_beside(path, "pose.txt"), 4) for path in colours])
+    colours = list_frames(folder)
+    depths = [beside(path, "depth.png") for path in colours]
+    poses = torch.stack([read_matrix(beside(path, "pose.txt"), 4) for path in colours])
     intrinsics = read_intrinsics(folder / "camera-intrinsics.txt")
     return RgbdFrames(colours, FileLabels(depths, partial(read_depth, missing=MISSING)), poses, intrinsics)
 
@@ -148,15 +133,12 @@ def open_rgbd_matching(
 def _halves(
     frames: RgbdFrames, limit: int | None, read: Callable[[Path], Tensor], setting: str = ""
 ) -> tuple[DensePictures, DensePictures]:
-    middle = len(frames.colours) // 2
-    if middle == 0:
-        raise ValueError(f"{frames.colours[0].parent}: one frame cannot be split into training and test frames")
-    halves = []
-    for first, last in ((0, middle), (middle, len(frames.colours))):
-        chosen = [first + index for index in spread(last - first, limit)]
+    parts = []
+    for half in halves(len(frames.colours), frames.colours[0].parent):
+        chosen = [half[index] for index in spread(len(half), limit)]
         labels = FileLabels([frames.depth.paths[i] for i in chosen], read, setting)
-        halves.append(DensePictures(FilePictures([frames.colours[i] for i in chosen]), labels))
-    return halves[0], halves[1]
+        parts.append(DensePictures(FilePictures([frames.colours[i] for i in chosen]), labels))
+    return parts[0], parts[1]
 
 
 def _pair(
@@ -175,24 +157,3 @@ def _pair(
     return PointPair(
         source, target, here[chosen], there[chosen], (height, width), (height, width), reach=max(height, width)
     )
-
-
-def _beside(colour: Path, ending: str) -> Path:
-    return colour.with_name(f"{colour.stem.removesuffix('.color')}.{ending}")
-
-
-def read_intrinsics(path: Path) -> Tensor:
-    """A 3x3 pinhole matrix in a text file, [3, 3] float64.
-
-    Raises:
-        LayoutError: no such file.
-        ValueError: another shape.
-    """
-    return _read_matrix(path, 3)
-
-
-def _read_matrix(path: Path, side: int) -> Tensor:
-    matrix = np.loadtxt(LAYOUT.file(path), ndmin=2)
-    if matrix.shape != (side, side):
-        raise ValueError(f"{path}: expected a {side}x{side} matrix, got {matrix.shape}")
-    return torch.from_numpy(matrix)

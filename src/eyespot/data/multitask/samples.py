@@ -1,0 +1,65 @@
+"""One picture with the label maps of several tasks, and what sets of them have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from eyespot.dense_tasks import DenseTask
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class MultiTaskSample:
+    """A picture and its labels.
+
+    Attributes:
+        image: uint8 [3, H, W], RGB.
+        labels: by name of the task, maps [H, W] or [C, H, W] as `eyespot.dense_tasks` writes them.
+    """
+
+    image: Tensor
+    labels: dict[str, Tensor]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.image.shape[-2:]
+        return height, width
+
+
+class MultiTaskData(Protocol):
+    """Pictures with the labels of one or more tasks, by number."""
+
+    @property
+    def name(self) -> str:
+        """What reports call the data, usually the spec they were opened from."""
+        ...
+
+    @property
+    def tasks(self) -> dict[str, DenseTask]:
+        """What every picture is labelled for."""
+        ...
+
+    def __len__(self) -> int:
+        """How many pictures there are, readable or not."""
+        ...
+
+    def read(self, index: int) -> MultiTaskSample:
+        """Picture `index` with its labels.
+
+        Raises:
+            PictureError: it or one of its labels is broken.
+        """
+        ...
+
+    def picture_name(self, index: int) -> str:
+        """What errors and reports call picture `index`."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash that tells whether these are the same pictures and labels, wherever they lie."""
+        ...

@@ -1,0 +1,422 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from eyespot.data.decode import PictureError
+from eyespot.data.geometry import depth_to_normals
+from eyespot.data.layout import LayoutError
+from eyespot.data.multitask import open_multitask
+from eyespot.data.multitask.edges import class_boundaries, surface_boundaries
+from eyespot.data.multitask.pascal_context import NORMAL_CLASSES, part_class
+from eyespot.data.toybox import KEYPOINTS, render
+from eyespot.dense_tasks import IGNORE
+
+SIZE = (12, 16)
+
+
+def save(path, values, kind=np.uint8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.asarray(values, kind)
+    np.save(path, values) if path.suffix == ".npy" else Image.fromarray(values).save(path)
+
+
+def lines(path, *names):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(names) + "\n", encoding="utf-8")
+
+
+def noise(seed, *shape, high=256):
+    return np.random.default_rng(seed).integers(0, high, shape)
+
+
+def halves(left, right):
+    """A map whose left half has one number, its right half another."""
+    values = np.full(SIZE, left)
+    values[:, SIZE[1] // 2 :] = right
+    return values
+
+
+def check(data):
+    """What holds for every set: types and shapes as the contract says."""
+    for index in range(len(data)):
+        sample = data.read(index)
+        assert sample.image.dtype == torch.uint8 and sample.image.shape[0] == 3
+        assert list(sample.labels) == list(data.tasks)
+        for name, task in data.tasks.items():
+            label = sample.labels[name]
+            assert tuple(label.shape[-2:]) == sample.size, name
+            if task.kind in ("classes", "saliency", "boundary"):
+                assert label.dtype == torch.uint8 and label.ndim == 2
+                known = label[label != IGNORE]
+                assert not len(known) or known.max() < max(2, task.channels)
+            elif task.kind == "normals":
+                length = label.norm(dim=0)
+                assert label.dtype == torch.float32 and bool(((length == 0) | ((length - 1).abs() < 1e-5)).all())
+            elif task.kind == "depth":
+                assert label.dtype == torch.float32 and label.ndim == 2 and bool((label >= 0).all())
+            else:
+                assert label.dtype == torch.float32 and len(label) == task.channels
+                assert label.min() >= 0 and label.max() <= 1
+
+
+NYUD = {"train": ("0001", "0003", "0007"), "val": ("0002",)}
+
+
+def write_nyud(folder, png=False):
+    ending = "png" if png else "jpg"
+    for split, names in NYUD.items():
+        lines(folder / "gt_sets" / f"{split}.txt", *names)
+        for name in names:
+            save(folder / "images" / f"{name}.{ending}", noise(int(name), *SIZE, 3))
+            save(folder / "segmentation" / f"{name}.png", halves(0, int(name)))
+            save(folder / "depth" / f"{name}.npy", halves(2.5, np.nan), np.float32)
+            normals = np.zeros((*SIZE, 3))
+            normals[:, 8:, 2] = -1
+            if png:
+                save(folder / "normals" / f"{name}.png", np.rint((normals + 1) / 2 * 255))
+                save(folder / "edge" / f"{name}.png", halves(0, 255))
+            else:
+                save(folder / "normals" / f"{name}.npy", normals, np.float32)
+                save(folder / "edge" / f"{name}.npy", halves(0, 1), np.float32)
+    return folder
+
+
+@pytest.mark.parametrize("png", [False, True])
+def test_nyud(tmp_path, png):
+    data = open_multitask(f"nyud:{write_nyud(tmp_path, png)}", "train")
+    assert len(data) == 3 and data.name == f"nyud:{tmp_path}"
+    assert {name: (task.kind, task.channels) for name, task in data.tasks.items()} == {
+        "segmentation": ("classes", 40),
+        "depth": ("depth", 1),
+        "normals": ("normals", 3),
+        "boundary": ("boundary", 1),
+    }
+    assert data.tasks["boundary"].max_distance == 0.011 and data.tasks["segmentation"].names[0] == "wall"
+    check(data)
+    labels = data.read(1).labels
+    assert np.array_equal(labels["segmentation"], halves(IGNORE, 2))  # 3 in the file is class 2
+    assert np.array_equal(labels["depth"], halves(2.5, 0))
+    assert np.array_equal(labels["boundary"], halves(0, 1))
+    assert not labels["normals"][:, :, :8].any()
+    torch.testing.assert_close(labels["normals"][:, 5, 12], torch.tensor([0.0, 0, -1]), atol=6e-3, rtol=0)
+    val = open_multitask(data.name, "val")
+    assert len(val) == 1 and "0002" in val.picture_name(0)
+    assert len(open_multitask(data.name, "train", limit=2)) == 2
+
+
+def test_what_is_missing_is_named_with_the_layout_and_a_source(tmp_path):
+    with pytest.raises(LayoutError, match=r"gt_sets/train\.txt; expected .*gt_sets.* Get NYUD-v2 .* from the README"):
+        open_multitask(f"nyud:{tmp_path}", "train")
+    write_nyud(tmp_path)
+    (tmp_path / "normals" / "0003.npy").unlink()
+    with pytest.raises(LayoutError, match=r"no file .*normals/0003\.npy"):
+        open_multitask(f"nyud:{tmp_path}", "train")
+    # Tasks that are not asked for need no files.
+    few = open_multitask(f"nyud:{tmp_path}?tasks=depth+boundary", "train")
+    assert list(few.read(1).labels) == ["depth", "boundary"]
+    with pytest.raises(LayoutError, match=r"Context/val\.txt"):
+        open_multitask(f"pascal_context:{tmp_path}", "val")
+
+
+def test_broken_files_are_broken_pictures(tmp_path):
+    write_nyud(tmp_path)
+    data = open_multitask(f"nyud:{tmp_path}", "train")
+    save(tmp_path / "depth" / "0001.npy", np.ones((4, 4)), np.float32)
+    with pytest.raises(PictureError, match=r"0001\.jpg: its label for depth is 4x4, the picture 16x12"):
+        data.read(0)
+    (tmp_path / "normals" / "0003.npy").write_bytes(b"torn")
+    with pytest.raises(PictureError, match=r"0003\.jpg: its label for normals cannot be read"):
+        data.read(1)
+    save(tmp_path / "segmentation" / "0007.png", halves(1, 41))
+    with pytest.raises(PictureError, match=r"0007\.jpg: its label for segmentation .*holds 41"):
+        data.read(2)
+    (tmp_path / "images" / "0007.jpg").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"0007\.jpg"):
+        data.read(2)
+
+
+PERSON, CAT = 15, 8
+
+
+def struct(**fields):
+    """A MATLAB struct."""
+    kinds = [(name, object) for name in fields]
+    found = np.empty((1, 1), kinds)
+    for name, value in fields.items():
+        found[name][0, 0] = value
+    return found
+
+
+def structs(elements):
+    return np.concatenate(elements, axis=1) if elements else np.zeros((0, 0))
+
+
+def box(top, bottom, left, right):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def someone(kind, mask, **parts):
+    found = [struct(part_name=name, mask=part) for name, part in parts.items()]
+    return struct(**{"class": "thing", "class_ind": kind, "mask": mask, "parts": structs(found)})
+
+
+def write_pascal(folder):
+    people = [
+        someone(PERSON, box(0, 12, 0, 8), head=box(0, 3, 0, 8), luarm=box(3, 6, 0, 4), rlarm=box(3, 6, 4, 8)),
+        someone(PERSON, box(0, 12, 8, 12), torso=box(0, 6, 8, 12), lfoot=box(10, 12, 8, 12), neck=box(6, 7, 8, 12)),
+        someone(CAT, box(0, 12, 12, 16), head=box(0, 12, 12, 16)),
+    ]
+    annotated = {"2008_000001": people, "2008_000002": people[2:], "2008_000003": people[1:2]}
+    for number, (name, objects) in enumerate(annotated.items()):
+        save(folder / "JPEGImages" / f"{name}.jpg", noise(number, *SIZE, 3))
+        mask = halves(15, 255)
+        save(folder / "semseg" / ("pascal-context" if number else "VOC12") / f"{name}.png", mask)
+        for place in ("human_parts", "pascal-context/trainval"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        savemat(folder / "human_parts" / f"{name}.mat", {"anno": struct(imname=name, objects=structs(objects))})
+        context = np.asarray(halves(284, 455), np.uint16)  # a person, and window blinds, which NYU does not have
+        savemat(folder / "pascal-context" / "trainval" / f"{name}.mat", {"LabelMap": context})
+        save(folder / "sal_distill" / f"{name}.png", halves(127, 128))
+        save(folder / "normals_distill" / f"{name}.png", np.full((*SIZE, 3), (128, 128, 0)))
+    lines(folder / "ImageSets" / "Context" / "train.txt", *annotated)
+    lines(folder / "ImageSets" / "Context" / "val.txt", "2008_000002")
+    return folder
+
+
+def test_pascal_context(tmp_path):
+    data = open_multitask(f"pascal_context:{write_pascal(tmp_path)}", "train")
+    assert {name: task.channels for name, task in data.tasks.items()} == {
+        "segmentation": 21,
+        "parts": 7,
+        "saliency": 2,
+        "normals": 3,
+        "boundary": 1,
+    }
+    assert data.tasks["parts"].weight == 2 and data.tasks["boundary"].max_distance == 0.0075
+    check(data)
+    labels = data.read(0).labels
+    assert np.array_equal(labels["segmentation"], halves(15, 255))
+    assert np.array_equal(labels["saliency"], halves(0, 1))
+    parts = labels["parts"]
+    assert parts[0].tolist() == [1] * 8 + [2] * 4 + [0] * 4  # the cat's head is nobody's part
+    assert parts[4].tolist() == [3] * 4 + [4] * 4 + [2] * 4 + [0] * 4
+    assert parts[6, 8] == 2 and parts[11].tolist() == [0] * 8 + [6] * 4 + [0] * 4
+    assert bool((data.read(1).labels["parts"] == IGNORE).all())  # nobody there
+    assert (data.read(2).labels["parts"] == 6).any()
+    normals = labels["normals"]
+    assert not normals[:, :, 8:].any()
+    torch.testing.assert_close(normals[:, 3, 3], torch.tensor([0.0, 0, -1]), atol=6e-3, rtol=0)
+    expected = class_boundaries(torch.from_numpy(halves(284, 455)), ignored=None)
+    assert torch.equal(labels["boundary"], expected) and expected[1:-1].sum(1).tolist() == [1] * 10
+    assert len(open_multitask(f"pascal_context:{tmp_path}", "val")) == 1
+
+
+def test_parts_of_persons():
+    found = {name: part_class(name) for name in ("hair", "lear", "rebrow", "leye", "torso", "neck", "ruarm", "lhand")}
+    assert found == {
+        "hair": 1,
+        "lear": 1,
+        "rebrow": 1,
+        "leye": 1,
+        "torso": 2,
+        "neck": 2,
+        "ruarm": 3,
+        "lhand": 4,
+    }
+    assert [part_class(name) for name in ("llarm", "luleg", "rlleg", "rfoot", "mouth", "nose")] == [4, 5, 6, 6, 1, 1]
+    with pytest.raises(ValueError, match="'tail' is no part of a person"):
+        part_class("tail")
+
+
+def test_the_classes_with_normals_are_in_order():
+    assert len(set(NORMAL_CLASSES)) == len(NORMAL_CLASSES) and list(NORMAL_CLASSES) == sorted(NORMAL_CLASSES)
+    # Of the alphabetical list: bed, bottle, chair, person, sofa, tvmonitor, wall; but no grass, sky, tree.
+    assert {18, 34, 72, 284, 368, 427, 440} <= set(NORMAL_CLASSES) and not {187, 360, 420, 431} & set(NORMAL_CLASSES)
+
+
+def write_camvid(folder):
+    for split, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            save(folder / split / "images" / f"{number}.jpg", noise(number, *SIZE, 3))
+            save(folder / split / "annotations" / f"{number}.png", halves(number, 11 if number == 3 else 10))
+    return folder
+
+
+def test_camvid(tmp_path):
+    data = open_multitask(f"camvid:{write_camvid(tmp_path)}", "train")
+    assert (len(data), data.tasks["segmentation"].channels, data.tasks["segmentation"].names[3]) == (4, 11, "road")
+    check(data)
+    labels = data.read(2).labels
+    assert np.array_equal(labels["segmentation"], halves(2, 10))
+    assert torch.equal(labels["boundary"], class_boundaries(labels["segmentation"])) and labels["boundary"].any()
+    void = data.read(3).labels
+    assert np.array_equal(void["segmentation"], halves(3, IGNORE)) and not (void["boundary"] == 1).any()
+
+
+def test_coco(tmp_path):
+    person = [0.0] * 51
+    person[0:3], person[3:6], person[6:9] = [3.5, 4.2, 2], [9, 1, 1], [12, 2, 0]
+    for split in ("train2017", "val2017"):
+        entries = [{"file": "a.jpg", "person_keypoints": [person]}, {"file": "b.jpg", "person_keypoints": []}]
+        for number, entry in enumerate(entries):
+            save(tmp_path / split / "images" / entry["file"], noise(number, *SIZE, 3))
+            save(tmp_path / split / "masks" / entry["file"].replace("jpg", "png"), halves(0, 80 if number else 255))
+        content = {"classes": [str(number) for number in range(81)], "images": entries}
+        (tmp_path / split / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    data = open_multitask(f"coco:{tmp_path}", "val")
+    check(data)
+    labels = data.read(0).labels
+    assert labels["keypoints"].shape == (17, *SIZE)
+    assert labels["keypoints"].amax((1, 2)).tolist() == [1, 1] + [0] * 15  # hidden ones count, missing ones do not
+    assert labels["keypoints"][0, 4, 3] == 1 and labels["keypoints"][1, 1, 9] == 1
+    assert np.array_equal(labels["saliency"], halves(0, IGNORE))
+    assert np.array_equal(data.read(1).labels["saliency"], halves(0, 1))
+    assert not data.read(1).labels["keypoints"].any()
+    assert data.tasks["keypoints"].names[5] == "left_shoulder"
+    (tmp_path / "val2017" / "annotations.json").write_text(json.dumps({"classes": ["a"], "images": []}))
+    with pytest.raises(ValueError, match="81 classes with background, not 1"):
+        open_multitask(f"coco:{tmp_path}", "val")
+
+
+def write_kitchen(folder, frames=5):
+    for number in range(frames):
+        millimetres = np.full((24, 32), 2000 + 10 * number)
+        millimetres[6:18, 10:20] = 1000
+        millimetres[0, :3] = 0, 65535, 12000
+        save(folder / f"frame-{number}.color.jpg", noise(number, 24, 32, 3))
+        save(folder / f"frame-{number}.depth.png", millimetres, np.uint16)
+    np.savetxt(folder / "camera-intrinsics.txt", [[40, 0, 16], [0, 40, 12], [0, 0, 1]])
+    return folder
+
+
+def test_kitchen(tmp_path):
+    train, val = (open_multitask(f"kitchen:{write_kitchen(tmp_path)}", split) for split in ("train", "val"))
+    assert [len(train), len(val)] == [2, 3]
+    assert [train.picture_name(1)[-11:], val.picture_name(0)[-11:]] == ["1.color.jpg", "2.color.jpg"]
+    check(train)
+    labels = train.read(1).labels
+    assert labels["depth"][0, :4].tolist() == [0, 0, 0, pytest.approx(2.01)]
+    intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]], dtype=torch.float64)
+    assert torch.equal(labels["normals"], depth_to_normals(labels["depth"], intrinsics))
+    assert torch.equal(labels["boundary"], surface_boundaries(labels["depth"], labels["normals"]))
+    assert (labels["boundary"] == 1).any() and labels["boundary"][0, :3].tolist() == [IGNORE] * 3
+    single = tmp_path / "one"
+    single.mkdir()
+    with pytest.raises(ValueError, match="one frame cannot be split"):
+        open_multitask(f"kitchen:{write_kitchen(single, 1)}", "train")
+
+
+def test_toybox():
+    data = open_multitask("toybox:20@32", "train")
+    assert len(data) == 20 and len(open_multitask("toybox:20@32", "val")) == 10
+    check(data)
+    scenes = render([17], 32)
+    sample = data.read(17)
+    assert torch.equal(sample.image, (scenes.images[0] * 255).round().to(torch.uint8))
+    assert torch.equal(sample.labels["depth"], scenes.depth[0])
+    assert torch.equal(sample.labels["segmentation"].long(), scenes.semantic[0])
+    assert torch.equal(sample.labels["saliency"].bool(), scenes.saliency[0])
+    torch.testing.assert_close(sample.labels["normals"], scenes.normals[0], atol=1e-3, rtol=0)
+    lines_ = sample.labels["boundary"].bool()
+    assert lines_.any() and not (lines_ & ~scenes.boundaries[0]).any()
+    peaks = int((sample.labels["keypoints"] == 1).sum())
+    assert 0 < peaks <= int(scenes.keypoints_visible[0].sum()) <= KEYPOINTS
+    x, y = scenes.keypoints[0][scenes.keypoints_visible[0]][0].tolist()
+    assert sample.labels["keypoints"][scenes.semantic[0, int(y), int(x)], int(y), int(x)] == 1
+    val = open_multitask("toybox:20@32", "val")
+    assert val.picture_name(0) != data.picture_name(0) and val.fingerprint() != data.fingerprint()
+    assert len(open_multitask("toybox:20@32", "train", limit=3)) == 3 and len(open_multitask("toybox", "train")) == 1000
+
+
+def test_a_choice_of_tasks_keeps_the_sets_order():
+    data = open_multitask("toybox:4@16?tasks=depth+segmentation", "train")
+    assert list(data.tasks) == list(data.read(0).labels) == ["segmentation", "depth"]
+    assert list(open_multitask("toybox:4@16?tasks=depth,boundary", "train").tasks) == ["boundary", "depth"]
+    assert data.name == "toybox:4@16?tasks=depth+segmentation"
+
+
+def test_sizes(tmp_path):
+    write_camvid(tmp_path)
+    full, small = (open_multitask(f"camvid:{tmp_path}{options}", "train") for options in ("", "?height=6&width=8"))
+    check(small)
+    one, other = full.read(1), small.read(1)
+    assert other.size == (6, 8) and torch.equal(other.labels["segmentation"], one.labels["segmentation"][1::2, 1::2])
+    mean = one.image.float().view(3, 6, 2, 8, 2).mean((2, 4))
+    assert (other.image[:, 1:-1, 1:-1] - mean[:, 1:-1, 1:-1]).abs().mean() < 25  # antialiased, not sampled
+    line = other.labels["boundary"]
+    assert line[1:-1].sum(1).tolist() == [1] * 4
+    assert small.fingerprint() != full.fingerprint() and len(small) == len(full) == 4
+    toys = [open_multitask(f"toybox:4@64{options}", "train") for options in ("", "?height=16&width=16")]
+    big, little = (toy.read(2).labels for toy in toys)
+    assert set(little["depth"].flatten().tolist()) <= set(big["depth"].flatten().tolist())
+    assert (little["keypoints"] == 1).any() and little["boundary"].any()
+    check(toys[1])
+
+
+def test_a_thin_line_survives_any_shrinking(tmp_path):
+    for height, width in ((5, 7), (3, 16), (12, 5)):
+        data = open_multitask(f"camvid:{write_camvid(tmp_path)}?height={height}&width={width}", "train")
+        rows = (data.read(1).labels["boundary"] == 1).any(1)
+        assert bool(rows[1:-1].all()), (height, width)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("camvit:/data", r"names no multi-task data.*Did you mean camvid"),
+        ("camvid", "write NAME:FOLDER"),
+        ("toybox:4@16?tasks=depht", "no task 'depht'; did you mean depth"),
+        ("toybox:4@16?heigth=4", "no option 'heigth'; did you mean height"),
+        ("toybox:4@16?height=4", "height and width together"),
+        ("toybox:many", r"toybox\[:COUNT\[@SIZE\]\]"),
+        ("toybox:4@4", "at least 8 pixels"),
+    ],
+)
+def test_wrong_specs_say_what_would_be_right(spec, message):
+    with pytest.raises(ValueError, match=message):
+        open_multitask(spec, "train")
+
+
+def test_a_wrong_split_is_refused():
+    with pytest.raises(ValueError, match="train or val, not 'test'"):
+        open_multitask("toybox:4@16", "test")
+
+
+def test_fingerprints_tell_data_tasks_and_splits_apart(tmp_path):
+    write_camvid(tmp_path)
+    first = open_multitask(f"camvid:{tmp_path}", "train")
+    others = [
+        open_multitask(f"camvid:{tmp_path}", "val"),
+        open_multitask(f"camvid:{tmp_path}?tasks=boundary", "train"),
+        open_multitask(f"camvid:{tmp_path}?height=6&width=8", "train"),
+        open_multitask(f"camvid:{tmp_path}", "train", limit=2),
+    ]
+    assert len({data.fingerprint() for data in [first, *others]}) == 5
+    save(tmp_path / "train" / "annotations" / "0.png", noise(3, *SIZE, high=11))
+    assert open_multitask(f"camvid:{tmp_path}", "train").fingerprint() != first.name
+    assert open_multitask(f"camvid:{tmp_path}", "val").fingerprint() == others[0].fingerprint()
+
+
+def test_real_data(shared):
+    data = shared / "data"
+    camvid = open_multitask(f"camvid:{data / 'camvid'}", "val", limit=3)
+    check(camvid)
+    share = torch.stack([(camvid.read(i).labels["boundary"] == 1).float().mean() for i in range(3)])
+    assert share.min() > 0.01 and share.max() < 0.12
+    assert [len(open_multitask(f"camvid:{data / 'camvid'}", split)) for split in ("train", "val")] == [120, 51]
+    kitchen = open_multitask(f"kitchen:{data / 'rgbd_kitchen'}", "train", limit=3)
+    check(kitchen)
+    labels = kitchen.read(0).labels
+    assert 0.5 < labels["depth"][labels["depth"] > 0].median() < 5
+    assert 0.005 < (labels["boundary"] == 1).float().mean() < 0.12
+    assert [len(open_multitask(f"kitchen:{data / 'rgbd_kitchen'}", split)) for split in ("train", "val")] == [25, 25]
+    coco = open_multitask(f"coco:{data / 'coco'}", "train", limit=5)
+    check(coco)
+    assert any((coco.read(index).labels["keypoints"] == 1).any() for index in range(5))
+    assert any((coco.read(index).labels["saliency"] == 1).any() for index in range(5))
