@@ -107,7 +107,7 @@ class Probes:
         for name, task in sorted(self.tasks.items(), key=lambda entry: not entry[1].patches):
             check()
             found = task.run(bank, self.data[name], seed=self.seed)
-            shown = {metric.name: found[metric.name] for metric in task.metrics if metric.headline}
+            shown = {metric.name: found.get(metric.name) for metric in task.metrics if metric.headline}
             values |= {f"{name}/{metric}": value for metric, value in shown.items() if value is not None}
         return {**values, "seconds": time.monotonic() - start}
 

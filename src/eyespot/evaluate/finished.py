@@ -40,6 +40,8 @@ class Finished:
             **identity(encoder),
             "adapters": adapters,
             **({"class_names": encoder.class_names} if encoder.class_names else {}),
+            # Of a multi-task model: which paths are on, and where they are tapped; neither is in its weights.
+            **{name: list(getattr(encoder, name)) for name in ("active", "levels") if hasattr(encoder, name)},
             "task": task,
             "data": fingerprint(data),
             "setting": setting,

@@ -82,6 +82,7 @@ def evaluate(
     if progress is not None:
         progress("done", total, total)
     measured_columns = [Column(name, metric) for name, task in chosen.items() for metric in task.metrics]
+    measured_columns = [column for column in measured_columns if any(column.key in row for row in rows.values())]
     measured_columns += _further_columns(rows, {*COLUMN_KEYS, *(column.key for column in measured_columns)})
     columns = [*(COLUMNS if timing else COLUMNS[:-1]), *measured_columns]
     settings = {"data": {name: str(source) for name, source in sources.items()}, "size": size, "limit": limit}
@@ -258,8 +259,11 @@ def _is_toybox(source: str) -> bool:
 
 
 def _open_folder(name: str, task: Task, source: str, limit: int | None, known: dict[tuple[Any, ...], Any]) -> Any:
-    place, _, query = source.partition("?")
-    opener, folder = find_opener(place, name, task.open_folder)
+    if task.whole_source:
+        opener, folder, query = task.open_folder, source, ""
+    else:
+        place, _, query = source.partition("?")
+        opener, folder = find_opener(place, name, task.open_folder)
     options = read_options(query)
     _check_options(options, opener, ("folder", "limit"), f"option of the data of {name}")
     key = (opener, folder, query)

@@ -165,7 +165,7 @@ def resolution_curve(
                 folder,
             )
             row = table.rows[name]
-            values = {metric.name: _finite(row[f"{task}/{metric.name}"]) for metric in metrics}
+            values = {metric.name: _finite(row.get(f"{task}/{metric.name}")) for metric in metrics}
             found[size] = CurvePoint(size, values, row[MACS.key])
         points[name] = [found[size] for size in (taken[:1] if name in fixed else taken)]
     if progress is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from eyespot.dense_tasks import Kind
 from eyespot.evaluate import (
     classification,
     correspondence,
@@ -28,6 +29,8 @@ from eyespot.evaluate.datasets import (
 )
 from eyespot.evaluate.datasets.picture_folder import open_caption_folder, open_picture_folder
 from eyespot.evaluate.datasets.rgbd import open_rgbd_normals
+from eyespot.evaluate.multitask import protocol as multitask
+from eyespot.evaluate.multitask.metrics import METRICS
 from eyespot.evaluate.results import Metric
 
 
@@ -42,6 +45,8 @@ class Task:
         open_folder: (folder, limit=None, **options) -> data.
         open_toybox: the same data from the toybox.
         patches: whether it looks at patches or at summaries only.
+        whole_source: `open_folder` takes a source as it is written, "NAME:FOLDER?option=value" (and no options beside),
+            because the sets of this task are not those of `DATASETS`.
     """
 
     about: str
@@ -50,6 +55,21 @@ class Task:
     open_folder: Callable[..., Any]
     open_toybox: Callable[[ToyboxData], Any]
     patches: bool = True
+    whole_source: bool = False
+
+
+def _multitask_metrics() -> tuple[Metric, ...]:
+    """A metric per dense task by the names that data sets use; a table shows those that its data are labelled for."""
+    kinds: dict[str, Kind] = {
+        "segmentation": "classes",
+        "parts": "classes",
+        "saliency": "saliency",
+        "boundary": "boundary",
+        "normals": "normals",
+        "depth": "depth",
+        "keypoints": "keypoints",
+    }
+    return tuple(replace(METRICS[kind], name=f"{task} {METRICS[kind].name}") for task, kind in kinds.items())
 
 
 TASKS: dict[str, Task] = {
@@ -151,6 +171,14 @@ TASKS: dict[str, Task] = {
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
+    ),
+    "multitask": Task(
+        about="what a multi-task model's own heads say of every pixel",
+        metrics=_multitask_metrics(),
+        run=multitask.run,
+        open_folder=multitask.open_source,
+        open_toybox=multitask.open_toybox,
+        whole_source=True,
     ),
     "retrieval": Task(
         about="pictures to captions (I2T) and back (T2I), in the space of an image-text teacher",

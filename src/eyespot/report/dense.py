@@ -6,7 +6,7 @@ The probes are those of the tasks' quick schedule, trained as `evaluate` trains 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -20,16 +20,11 @@ from eyespot.evaluate.datasets.base import DepthData, NormalsData, SegmentationD
 from eyespot.evaluate.extract import FeatureBank
 from eyespot.evaluate.live_probe import changed
 from eyespot.evaluate.probe import ProbeConfig, class_map, linear_head, train_probe, upsampled
-from eyespot.report.colours import UNKNOWN, class_colours, in_colours, stops
 from eyespot.report.exhibits import Looks
-from eyespot.report.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, as_bytes, shrunk
+from eyespot.report.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, shrunk
+from eyespot.report.paints import Paint, at, class_painter, depth_painter, paint_normals, small
 
 _PROBE_OPTIONS = ("steps", "batch_size", "learning_rate")
-_NEAR_TO_FAR = "magma_r"
-_MOST_VALUES = 1_000_000
-
-Paint = Callable[[Tensor, Tensor], Tensor]
-"""A map [..., h, w] and its picture, uint8 [3, H, W], to a picture of that size."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +63,18 @@ class _DenseExhibit(ABC):
             for index in self._chosen:
                 output = head(val.patches[index : index + 1].float())[0]
                 found, score = self._judged(output, self.data.val.labels[index])
-                maps.append(_small(found).clone())
+                maps.append(small(found).clone())
                 scores.append(score)
         return [*maps, torch.tensor(scores)]
 
     def draw(self, looks: Looks) -> list[AnyFigure]:
         """Picture, truth and every encoder's prediction."""
         photos = [shrunk(self.data.val.pictures.original(index)) for index in self._chosen]
-        truths = [_small(self.data.val.labels[index]) for index in self._chosen]
+        truths = [small(self.data.val.labels[index]) for index in self._chosen]
         paint, scale = self._painter(truths)
 
         def column(maps: Sequence[Tensor]) -> list[Tensor]:
-            return [paint(_at(one, photo), photo) for one, photo in zip(maps, photos, strict=True)]
+            return [paint(at(one, photo), photo) for one, photo in zip(maps, photos, strict=True)]
 
         columns = {"picture": photos, "truth": column(truths)}
         columns |= {label: column(found[:-1]) for label, found in looks.items()}
@@ -153,21 +148,7 @@ class Segmentation(_DenseExhibit):
         return "–" if score != score else f"{100 * score:.0f} % right"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
-        pixels = torch.cat([truth[self._known(truth)].long() for truth in truths])
-        order = torch.bincount(pixels, minlength=self.data.classes).argsort(descending=True, stable=True)
-        colours = torch.empty(self.data.classes, 3)
-        colours[order] = class_colours(self.data.classes)  # the most distinct ones go to what covers most
-
-        def paint(classes: Tensor, photo: Tensor) -> Tensor:
-            known = self._known(classes)
-            painted = torch.where(known, colours[torch.where(known, classes, 0).long()].permute(2, 0, 1), UNKNOWN)
-            mixed = 0.3 * photo.float().mean(dim=0) / 255 + 0.7 * painted
-            return as_bytes(torch.where(_borders(classes), 0.1, mixed))
-
-        return paint, None
-
-    def _known(self, classes: Tensor) -> Tensor:
-        return (classes != self.data.ignore) & (classes >= 0) & (classes < self.data.classes)
+        return class_painter(truths, self.data.classes, self.data.ignore), None
 
 
 @dataclass(frozen=True)
@@ -196,16 +177,7 @@ class Depth(_DenseExhibit):
         return "–" if score != score else f"RMSE {score:.2f} m"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
-        known = torch.cat([truth[truth > 0].float() for truth in truths])
-        known = known[:: max(1, len(known) // _MOST_VALUES)]
-        low, high = self.data.low, self.data.high
-        if len(known):
-            low, high = (float(level) for level in torch.quantile(known, torch.tensor([0.02, 0.98])))
-
-        def paint(metres: Tensor, photo: Tensor) -> Tensor:
-            return as_bytes(in_colours(metres.masked_fill(metres <= 0, torch.nan), low, high, _NEAR_TO_FAR))
-
-        return paint, Scale(f"{low:.1f} m", f"{high:.1f} m", stops(_NEAR_TO_FAR))
+        return depth_painter(truths, self.data.low, self.data.high)
 
 
 @dataclass(frozen=True)
@@ -237,36 +209,4 @@ class Normals(_DenseExhibit):
         return "–" if score != score else f"{score:.0f}° off"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
-        towards = torch.tensor([1.0, -1.0, -1.0])[:, None, None]  # the camera's y points down, its z away
-
-        def paint(vectors: Tensor, photo: Tensor) -> Tensor:
-            return as_bytes(torch.where((vectors != 0).any(dim=0), (vectors * towards + 1) / 2, UNKNOWN))
-
-        return paint, None
-
-
-def _small(label: Tensor) -> Tensor:
-    """A map [..., H, W] whose longer side is at most that of a picture on the page."""
-    factor = PICTURE_SIDE / max(label.shape[-2:])
-    if factor >= 1:
-        return label
-    return _nearest(label, (round(label.shape[-2] * factor), round(label.shape[-1] * factor)))
-
-
-def _at(label: Tensor, photo: Tensor) -> Tensor:
-    """A map at the size of a picture [3, H, W]."""
-    return _nearest(label, (photo.shape[1], photo.shape[2]))
-
-
-def _nearest(label: Tensor, size: tuple[int, int]) -> Tensor:
-    sides = zip(label.shape[-2:], size, strict=True)
-    rows, columns = (((torch.arange(wanted) + 0.5) * side / wanted).long() for side, wanted in sides)
-    return label[..., rows[:, None], columns]
-
-
-def _borders(classes: Tensor) -> Tensor:
-    """Where a map [H, W] differs from its right or lower neighbour."""
-    found = torch.zeros_like(classes, dtype=torch.bool)
-    found[:, :-1] |= classes[:, :-1] != classes[:, 1:]
-    found[:-1] |= classes[:-1] != classes[1:]
-    return found
+        return paint_normals, None

@@ -33,6 +33,7 @@ from eyespot.report.html import Report
 from eyespot.report.labels import short_labels
 from eyespot.report.machine import machine_info
 from eyespot.report.matches import Matches
+from eyespot.report.multitask import Answers, Photos, Routing
 from eyespot.report.neighbours import Neighbours
 from eyespot.report.seen import Seen, sizes_around
 from eyespot.report.sheet import fitted_pictures
@@ -222,6 +223,8 @@ def exhibits_for(data: Mapping[str, Any], seed: int, options: Mapping[str, Mappi
         if isinstance(opened, MatchingData):
             found.append(Matches(opened))
         chosen = options.get(task, {})
+        if task == "multitask":
+            found += [Answers(opened, options=chosen), Routing(opened)]
         found += [make(opened, seed=seed, options=chosen) for kind, make in _DENSE if isinstance(opened, kind)]
     return found
 
@@ -237,6 +240,8 @@ def _pictures_of(opened: Any) -> Pictures | None:
     """The validation pictures of a task's data; None where the data's kind has no such split."""
     if isinstance(opened, MatchingData):
         return opened.sources
+    if hasattr(opened, "tasks") and hasattr(opened, "read"):
+        return Photos(opened)
     found: Pictures | None = getattr(getattr(opened, "val", None), "pictures", None)
     return found
 

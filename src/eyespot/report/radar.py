@@ -12,7 +12,7 @@ from eyespot.report.labels import short_labels
 
 DOMAINS: Mapping[str, tuple[str, ...]] = {
     "understanding": ("classification", "knn", "linear", "few_shot", "zero_shot"),
-    "dense prediction": ("segmentation", "depth", "normals"),
+    "dense prediction": ("segmentation", "depth", "normals", "multitask"),
     "correspondence": ("correspondence",),
     "language": ("reading", "retrieval"),
 }
