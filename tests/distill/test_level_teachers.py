@@ -1,6 +1,7 @@
 """What frozen teachers show at their four levels, and what they are shown."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -21,10 +22,14 @@ NARROW = {"embed_dim": 16, "num_heads": 2}
 LAST = 3
 
 
-def vit(depth=8, name="vit_tiny_patch16_224", **changes):
+@cache  # building one takes longer than all that is done with it here
+def made_once(depth, name):
     torch.manual_seed(depth)
-    args = {"img_size": 32, "patch_size": 8, "depth": depth, **NARROW, **changes}
-    return create_timm_encoder(name, pretrained=False, **args)
+    return create_timm_encoder(name, pretrained=False, img_size=32, patch_size=8, depth=depth, **NARROW)
+
+
+def vit(depth=8, name="vit_tiny_patch16_224"):
+    return copy.deepcopy(made_once(depth, name))
 
 
 def pictures(height=32, width=48, count=2):

@@ -1,5 +1,8 @@
 """Path training: which terms there are, what they are made of, who gets gradients, and what stays frozen."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,12 +24,18 @@ from eyespot.engine.trainer import split
 WIDTH = 16
 TASKS = {"segmentation": dense_task("classes", 3), "boundary": dense_task("boundary"), "depth": dense_task("depth")}
 TEACHERS = ("narrow", "wide")
+PARTS = ("weight", "bias")
 
 
-def vit(width=WIDTH, seed=0):
+@cache  # building one takes longer than all that is done with it here
+def made_once(width, seed):
     torch.manual_seed(seed)
     args = {"img_size": 32, "patch_size": 8, "embed_dim": width, "depth": 4, "num_heads": 2}
     return create_timm_encoder("vit_tiny_patch16_224", pretrained=False, **args)
+
+
+def vit(width=WIDTH, seed=0):
+    return copy.deepcopy(made_once(width, seed))
 
 
 def student(paths=TEACHERS, tasks=TASKS, **options):
@@ -153,9 +162,6 @@ def test_many_to_one_aligns_the_stem_with_every_teacher():
     ours = linear(encoder.look(images).stem[2].movedim(1, -1)).movedim(-1, 1)
     terms = task(batch(labels=False))
     torch.testing.assert_close(terms["narrow/level-2"], path_loss(ours, experts(images)["narrow"][2]))
-
-
-PARTS = ("weight", "bias")
 
 
 @pytest.mark.parametrize(("width", "theirs", "millions"), [(384, 768, 3.548), (768, 1024, 9.449)])

@@ -8,7 +8,7 @@ from eyespot import Encoder, Features
 from eyespot.distill.methods import LookShape, look_shape
 from eyespot.encoders import load_encoder
 from eyespot.encoders.headed import HeadedEncoder
-from eyespot.encoders.taps import Taps, four_of, stage_taps
+from eyespot.encoders.taps import Taps, equal_blocks, four_of, stage_taps
 from eyespot.engine import units
 from eyespot.engine.task import Task
 
@@ -78,6 +78,19 @@ def test_shapes_at_224(spec, shapes, prefix):
 )
 def test_names(spec, names):
     assert stage_taps(on_meta(spec)) == tuple(f"model.{name}" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("spec", "blocks"),
+    [("vit_small_patch16_224", 12), ("beitv2_large_patch16_224", 24), ("resmlp_12_224", 12)],
+)
+def test_equal_blocks(spec, blocks):
+    assert equal_blocks(on_meta(spec)) == tuple(f"model.blocks.{number}" for number in range(blocks))
+
+
+@pytest.mark.parametrize("spec", ["resnet18", "swin_tiny_patch4_window7_224", "mobilenetv2_100"])
+def test_stages_are_no_equal_blocks(spec):
+    assert equal_blocks(on_meta(spec)) == ()
 
 
 def test_mobilenetv2_counts_blocks_as_the_paper_does():

@@ -65,10 +65,12 @@ class LevelAligners(nn.ModuleDict):
     """
 
     def __init__(self, width: int, wanted: Mapping[int, int]) -> None:
-        super().__init__({str(level): nn.Linear(width, theirs) for level, theirs in wanted.items()})
-        for linear in self.values():
+        super().__init__()
+        for level, theirs in wanted.items():
+            linear = nn.Linear(width, theirs)
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
+            self[str(level)] = linear
 
     def forward(self, maps: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Maps [B, D, h, w] by level -> [B, D_t, h, w]; a level without aligner stays as it is."""
@@ -339,9 +341,10 @@ class PathTraining(SideBySide):
         height, width = batch["images"].shape[2:]
         looks = [(self.learner(name).encoder, self.student_size or (height, width)) for name in self.learners]
         counts = [_patches(encoder.fitting_size(size), encoder.stride) for encoder, size in looks]
-        for name, teacher in self.committee.items() if self.committee else ():
-            size = self.committee.looked_size(name, height, width, self.teacher_size)
-            counts.append(_patches(size, teacher.stride))
+        if self.committee:
+            for name, teacher in self.committee.items():
+                size = self.committee.looked_size(name, height, width, self.teacher_size)
+                counts.append(_patches(size, teacher.stride))
         return max(counts)
 
     def adapters(self, student: str = "student") -> dict[str, Tensor]:
