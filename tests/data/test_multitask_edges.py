@@ -99,3 +99,14 @@ def test_creases_of_the_normals_are_boundaries():
     found = surface_boundaries(depth, normals) == 1
     assert found[10:-10].sum(1).tolist() == [1] * 28
     assert bool((found[10:-10].nonzero()[:, 1] - 31.5).abs().max() <= 1.5)
+
+
+def test_the_noise_of_a_depth_camera_is_no_boundary():
+    generator = torch.Generator().manual_seed(0)
+    depth = 3 * (1 + 0.005 * torch.randn(48, 64, generator=generator))
+    depth[10, 10], depth[30:32, 40] = 1.0, 1.0  # specks
+    camera = torch.tensor([[290.0, 0, 32], [0, 290.0, 24], [0, 0, 1]], dtype=torch.float64)
+    normals = depth_to_normals(depth, camera)
+    spread = torch.rad2deg(torch.acos((-normals[2][normals.any(0)]).clamp(-1, 1)))
+    assert spread.median() > 10
+    assert not (surface_boundaries(depth, normals) == 1).any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,9 +16,13 @@ JUMP = 0.05
 GAP = 6
 """Pixels without depth that may lie between two such neighbours: depth cameras see nothing in an object's shadow."""
 CREASE = 40.0
-"""Degrees between the normals on both sides of a crease."""
-REACH = 3
-"""How far from a crease these normals are taken, in pixels: further than half the window they were fitted in."""
+"""Degrees between the mean normals on both sides of a crease."""
+SIDE = 7
+"""Side of the squares in pixels over which these means are taken: single normals of a depth camera are noisy."""
+REACH = 5
+"""How far from a crease the centres of the two squares lie, in pixels."""
+SHORTEST = 8
+"""Lines of fewer pixels are taken for noise."""
 
 _NEIGHBOURS = ((0, 1), (2, 1), (1, 0), (1, 2))
 """Up, down, left and right in a map with a border of one pixel."""
@@ -58,7 +64,8 @@ def surface_boundaries(depth: Tensor, normals: Tensor) -> Tensor:
 
     A jump is between two neighbours in a row or column, or with at most `GAP` unmeasured pixels between them, whose
     depths differ by more than `JUMP` of the smaller one; the nearer of the two is boundary. A pixel is on a crease if
-    the normals `REACH` pixels to both sides of it differ by more than `CREASE` degrees.
+    the mean normals of the squares to both sides of it differ by more than `CREASE` degrees and no jump is near. Short
+    lines are left out.
 
     Args:
         depth: [H, W] metres, 0 = no measurement.
@@ -67,8 +74,11 @@ def surface_boundaries(depth: Tensor, normals: Tensor) -> Tensor:
     Returns:
         uint8 [H, W]: 1 boundary, 0 none, `IGNORE` where nothing is measured and no boundary was found.
     """
-    lines = _jumps(depth) | _jumps(depth.T).T | _creases(normals) | _creases(normals.mT).mT
-    return _labelled(thinned(lines), depth > 0)
+    jumps = _jumps(depth) | _jumps(depth.T).T
+    means = _mean_normals(normals)
+    creases = _creases(means) | _creases(means.mT).mT
+    near = F.max_pool2d(jumps[None].float(), 2 * REACH + 1, stride=1, padding=REACH)[0] > 0
+    return _labelled(_long(thinned(jumps | (creases & ~near))), depth > 0)
 
 
 def _labelled(lines: Tensor, known: Tensor) -> Tensor:
@@ -92,9 +102,26 @@ def _jumps(depth: Tensor) -> Tensor:
     return nearer_here | (found > 0)
 
 
-def _creases(normals: Tensor) -> Tensor:
+def _mean_normals(normals: Tensor) -> Tensor:
+    """[3, H, W]: directions of the means over squares around each pixel, 0 where less than half of one is known."""
+    total = F.avg_pool2d(normals, SIDE, stride=1, padding=SIDE // 2)
+    known = F.avg_pool2d(normals.any(0)[None].float(), SIDE, stride=1, padding=SIDE // 2)
+    return torch.where(known >= 0.5, F.normalize(total, dim=0), 0.0)
+
+
+def _creases(means: Tensor) -> Tensor:
     """[H, W] bool: pixels between whose left and right the surface bends."""
-    left, right = normals[:, :, : -2 * REACH], normals[:, :, 2 * REACH :]
+    left, right = means[:, :, : -2 * REACH], means[:, :, 2 * REACH :]
     known = left.any(0) & right.any(0)
-    bent = (left * right).sum(0) < float(np.cos(np.radians(CREASE)))
+    bent = (left * right).sum(0) < math.cos(math.radians(CREASE))
     return F.pad(known & bent, (REACH, REACH))
+
+
+def _long(lines: Tensor) -> Tensor:
+    """Lines [H, W] bool without those of fewer than `SHORTEST` connected pixels."""
+    from skimage.measure import label
+
+    numbers = label(lines.numpy(), connectivity=2)
+    kept = np.bincount(numbers.ravel()) >= SHORTEST
+    kept[0] = False
+    return torch.from_numpy(kept[numbers])
