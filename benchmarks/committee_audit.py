@@ -113,9 +113,9 @@ def trained(left_out: str, seed: int, args: argparse.Namespace) -> Path:
     """Folder of the recipe's student of all experts but one (or of all)."""
     settings = read_settings("eupe", ["laptop", "direct"])
     settings["teachers"] = [spec for name, spec in expert_specs(args).items() if name != left_out]
-    settings["data"] |= {"sources": sources(args), "seed": seed}
+    settings["data"]["sources"] = sources(args)  # one order and one set of views for all seeds: features are kept once
     settings["student"]["model"] = STUDENT
-    settings |= {"seed": seed, "steps": args.run_steps, "cache": {"folder": str(args.work / f"features-{seed}")}}
+    settings |= {"seed": seed, "steps": args.run_steps, "cache": {"folder": str(args.work / "features")}}
     settings["engine"]["tensorboard"] = False
     return distill(build(EupeConfig, settings, "laptop + direct"), args.work / run_name(left_out, seed))
 
@@ -206,7 +206,7 @@ def main() -> None:
     students = len(args.seeds) * (1 + len(EXPERTS))
     print(
         f"audit: {len(args.seeds)} seeds x 9 students x {args.audit_steps} steps of 16 pictures; runs: {students} "
-        f"students x {args.run_steps} steps of 32 pictures, experts' features computed once per seed; then "
+        f"students x {args.run_steps} steps of 32 pictures, experts' features kept (about 5 GB); then "
         f"{students + len(EXPERTS) + len(args.seeds)} models are measured",
         flush=True,
     )

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def starved(folder: Path) -> CommitteeAudit:
     """Red and green in a student that has room for one number per cell."""
-    config = toys.config(student=toys.spec("starved"), steps=150, seeds=(0, 1))
+    config = toys.config(student=toys.spec("starved"), steps=120, learning_rate=2e-2)
     return audit([toys.spec("red"), toys.spec("green")], toys.data(folder), config)
 
 
@@ -108,7 +108,7 @@ def test_parts_of_a_committee() -> None:
 def test_contradicting_teachers_of_a_starved_student_fight(starved: CommitteeAudit) -> None:
     (verdict,) = starved.verdicts
     for on, of in itertools.permutations(("red", "green")):
-        assert min(starved.interference(on, of).values) > 0.02
+        assert min(starved.interference(on, of).values) > 0.2
         assert starved.regret(("red", "green"), on).values == starved.interference(on, of).values
         assert starved.regret((on,), on).values == (0, 0)
         assert starved.remaining((on,), on).mean < 0.8  # something was learnt
@@ -181,7 +181,7 @@ def test_held_out_losses_are_those_of_all_pictures_at_once() -> None:
     losses, features = held_out_look(learner, images, 32, targets, batch_size=4)
     wanted = distillation_losses(learner.heads["red"](features), targets["red"])
     assert list(losses) == ["red"] and len(features) == 10
-    assert list(losses["red"].values()) == pytest.approx([float(loss) for loss in wanted], rel=1e-5)
+    assert list(losses["red"].values()) == pytest.approx([loss.item() for loss in wanted], rel=1e-5)
 
 
 # The whole audit

@@ -58,7 +58,7 @@ def readout(student: Features, targets: Mapping[str, Features]) -> dict[str, flo
 
     Maps are averaged onto the coarser of the two grids, side by side.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, target in targets.items():
         grid = (min(student.grid[0], target.grid[0]), min(student.grid[1], target.grid[1]))
         splits = [Split.by_picture(averaged(features.patches, grid)) for features in (student, target)]
