@@ -29,9 +29,10 @@ PARTS = ("weight", "bias")
 
 @cache  # building one takes longer than all that is done with it here
 def made_once(width, seed):
-    torch.manual_seed(seed)
     args = {"img_size": 32, "patch_size": 8, "embed_dim": width, "depth": 4, "num_heads": 2}
-    return create_timm_encoder("vit_tiny_patch16_224", pretrained=False, **args)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return create_timm_encoder("vit_tiny_patch16_224", pretrained=False, **args)
 
 
 def vit(width=WIDTH, seed=0):
@@ -39,8 +40,9 @@ def vit(width=WIDTH, seed=0):
 
 
 def student(paths=TEACHERS, tasks=TASKS, **options):
+    stem = vit(seed=1)
     torch.manual_seed(1)
-    return make_multitask_encoder(vit(seed=1), paths, tasks, **options)
+    return make_multitask_encoder(stem, paths, tasks, **options)
 
 
 def teachers():

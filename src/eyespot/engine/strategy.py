@@ -65,6 +65,8 @@ def shard_task(task: Task, mesh: DeviceMesh, engine: EngineConfig) -> Task:
     In bf16-mixed, units are gathered in bfloat16, which halves the traffic; the slices, their gradients and the
     optimiser stay in float32, and so does what flows between units. Norms in them are gathered on their own, in
     float32, in which they compute: few of torch's norms take weights of another type than their input or statistics.
+
+    A network whose weights are used by other methods than `forward` names these in its attribute `forward_methods`.
     """
     mesh = mesh["data_parallel"]
     left_whole: set[nn.Parameter] = set()
@@ -89,6 +91,9 @@ def shard_task(task: Task, mesh: DeviceMesh, engine: EngineConfig) -> Task:
         if not isinstance(module, FSDPModule):  # a student can be a unit itself
             fully_shard(module, mesh=mesh, ignored_params=left_whole)
     register_fsdp_forward_method(task, "prepare")  # it looks through the teachers, outside of `forward`
+    for network in networks:
+        for method in getattr(network, "forward_methods", ()):
+            register_fsdp_forward_method(network, method)
     return task
 
 

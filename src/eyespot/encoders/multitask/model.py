@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -44,6 +45,9 @@ class Levels:
     summary: Tensor
 
 
+torch.export.register_dataclass(Levels)  # so that FSDP finds the tensors in it
+
+
 class MultiTaskEncoder(Encoder):
     """A stem, one adapter path per teacher, and per task a router for each level and a head (SAK, paper notes (b)).
 
@@ -65,6 +69,8 @@ class MultiTaskEncoder(Encoder):
     Raises:
         ValueError: names that cannot be used, an unknown router, or other levels.
     """
+
+    forward_methods = ("look",)  # uses weights outside of `forward`; see `engine.strategy.shard_task`
 
     def __init__(
         self,
