@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 
 import pytest
 import torch
@@ -193,3 +194,9 @@ def test_global_generators_are_left_alone(toybox):
     take(MultiTaskLoader(toybox, VIEW, 4, workers=1), 2)
     MultiTaskLoader(toybox, VIEW, 4).batch(0)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_loader_can_be_sent_to_another_process(toybox):
+    loader = MultiTaskLoader(toybox, VIEW, 4)
+    reader = pickle.loads(pickle.dumps(loader._reader))
+    assert_equal(reader[loader._draws(1)], loader.batch(1))
