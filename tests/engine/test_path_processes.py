@@ -1,0 +1,64 @@
+"""Path training in slices on two processes gives what it gives on one: a student is looked at, not called."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from process_groups import run_group
+from toy_training import BATCH_SIZE, PLAIN, make_trainer, toy_optim
+
+from eyespot.data.randomness import torch_generator
+from eyespot.distill.level_teachers import LevelTeachers
+from eyespot.distill.path_training import PathTraining, Pupil
+from eyespot.encoders.multitask import make_multitask_encoder
+from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+
+TINY: dict[str, Any] = {"img_size": 16, "patch_size": 8, "depth": 4, "num_heads": 2}
+ENGINES = {1: PLAIN, 2: replace(PLAIN, devices=2, strategy="fsdp")}
+
+
+class Pictures:
+    """This process's share of random pictures."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.share = slice(BATCH_SIZE * rank // size, BATCH_SIZE * (rank + 1) // size)
+
+    def batch(self, step: int) -> dict[str, Any]:
+        images = torch.rand(BATCH_SIZE, 3, 16, 24, generator=torch_generator("pictures", step))
+        return {"step": step, "images": images[self.share], "failures": []}
+
+    def batches(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
+        while True:
+            yield self.batch(start_step)
+            start_step += 1
+
+    def fingerprint(self) -> str:
+        return "random"
+
+
+def vit(width: int) -> TimmEncoder:
+    return create_timm_encoder("vit_tiny_patch16_224", pretrained=False, embed_dim=width, **TINY)
+
+
+def train(rank: int, size: int, folder: Path) -> None:
+    torch.manual_seed(0)
+    teachers = LevelTeachers({"narrow": vit(16), "wide": vit(24)})
+    pupils = {
+        "paths": Pupil(make_multitask_encoder(vit(16), ["narrow", "wide"], {})),
+        "shared": Pupil(make_multitask_encoder(vit(16), [], {}), "shared"),
+    }
+    task = PathTraining(pupils, teachers, standardizer="channel", statistics_steps=2)
+    trained = make_trainer(
+        folder, task=task, data=Pictures(rank, size), optim=toy_optim(steps=3), engine=ENGINES[size]
+    ).train()
+    if rank == 0:
+        torch.save({name: student.state_dict() for name, student in trained.items()}, folder / "result.pt")
+
+
+def test_slices_on_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    for size in (1, 2):
+        assert run_group(size, train, tmp_path / f"{size}") == ["done"] * size
+    one, two = (torch.load(tmp_path / f"{size}" / "result.pt") for size in (1, 2))
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
