@@ -57,8 +57,8 @@ class Recipe:
         if function is None:
             able = ", ".join(name for name, other in RECIPES.items() if other.module and other.distils_features)
             raise ValueError(
-                f"`eyespot plan` and `eyespot cache` know recipes that distil features ({able}); {self.name} distils "
-                "what a classifier says"
+                f"`eyespot plan` and `eyespot cache` know recipes that distil features of an encoder ({able}), not "
+                f"{self.name}"
             )
         return function
 
@@ -85,7 +85,11 @@ RECIPES = {
             "EupeConfig",
         ),
         Recipe(
-            "sak", "a committee of encoders -> a multi-task model that keeps each one's bias", "SAK, arXiv 2410.14633"
+            "sak",
+            "a committee of encoders -> a multi-task model that keeps each one's bias",
+            "SAK, arXiv 2410.14633",
+            "eyespot.recipes.sak",
+            "SakConfig",
         ),
         Recipe(
             "vanilla_kd",
