@@ -29,7 +29,8 @@ class Agreement:
     Attributes:
         output: its name.
         shape: of the input, [B, 3, H, W].
-        cosine: between channel vectors, mean over positions, of the worst picture.
+        cosine: between channel vectors, mean over positions, of the worst picture; of an output with one channel, which
+            has no direction but a sign, between whole maps.
         max_difference: largest absolute difference.
         scale: largest absolute value that the model gives, to read the difference by.
         answer: norm of the change of the output from a black picture to noise, in the file, by that in the model. A
@@ -120,7 +121,7 @@ def _agreements(module: Any, session: Session, names: tuple[str, ...], images: T
     changes = [[run(extreme) for extreme in extremes] for run in (module, lambda batch: session.run(batch, names))]
     for place, name in enumerate(names):
         ours, theirs = ((after[place] - before[place]).norm() for before, after in changes)
-        cosines = F.cosine_similarity(expected[place].double(), found[place].double(), dim=1)
+        cosines = F.cosine_similarity(_vectors(expected[place]), _vectors(found[place]), dim=1)
         yield Agreement(
             output=name,
             shape=tuple(images.shape),
@@ -129,6 +130,12 @@ def _agreements(module: Any, session: Session, names: tuple[str, ...], images: T
             scale=float(expected[place].abs().max()),
             answer=float(theirs / ours) if ours > 0 else float(theirs == ours),
         )
+
+
+def _vectors(output: Tensor) -> Tensor:
+    """float64 [B, C, ...] whose vectors along C are compared."""
+    has_directions = output.ndim < 3 or output.shape[1] > 1
+    return output.double() if has_directions else output.double().flatten(1)
 
 
 def _two_extremes(images: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyespot.dense_tasks import DenseTask
 from eyespot.distill.chain import AdapterChain, find_route
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.text import TextEmbeddings, class_embeddings, load_text_embeddings, load_text_tower
 from eyespot.evaluate.zero_shot import EMBEDDING_SUFFIXES
 from eyespot.evaluate.zero_shot import text_space as way_to_text
+from eyespot.features import Features
 
 
 class Exportable(nn.Module):
@@ -20,7 +23,8 @@ class Exportable(nn.Module):
     The outputs are `summary` [B, C] and `patches` [B, D, h, w]; of an encoder with a class head `logits` [B, K]; for
     each of `layers` a map `layer_N` [B, D_N, h, w]; for `space` `SPACE_summary` and `SPACE_patches`, what that teacher
     would say, in its own scale; with `text` `class_scores` [B, K], cosines between picture and class names (logits if
-    the text has a bias).
+    the text has a bias); of a multi-task model `task_NAME` [B, channels, H, W] for each task, what its head says, raw
+    and as large as the picture, see `MultiTaskEncoder.answer`.
 
     Args:
         encoder: any encoder.
@@ -48,6 +52,7 @@ class Exportable(nn.Module):
         self.space = AdapterChain(encoder.adapters, find_route(encoder.adapters, space)) if space else None
         self.zero_shot = ZeroShotHead(encoder, text, text_space) if text else None
         self.classes = list(text.names) if text else None
+        self.tasks: dict[str, DenseTask] = encoder.tasks if isinstance(encoder, MultiTaskEncoder) else {}
         label = (space or "").rpartition("/")[2]
         self.names = (
             "summary",
@@ -56,12 +61,13 @@ class Exportable(nn.Module):
             *(f"layer_{layer}" for layer in self.layers),
             *((f"{label}_summary", f"{label}_patches") if self.space else ()),
             *(("class_scores",) if self.zero_shot else ()),
+            *(f"task_{name}" for name in self.tasks),
         )
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """All outputs, in the order of `names`."""
-        features = self.encoder(images)
+        features, answers = self._seen(images)
         outputs = [features.summary, features.patches]
         if features.logits is not None:
             outputs.append(features.logits)
@@ -72,7 +78,15 @@ class Exportable(nn.Module):
             outputs += [there.summary, there.patches]
         if self.zero_shot:
             outputs.append(self.zero_shot(features.summary))
-        return tuple(outputs)
+        return (*outputs, *answers)
+
+    def _seen(self, images: Tensor) -> tuple[Features, list[Tensor]]:
+        """The features and, of a multi-task model, what each head says, from one look."""
+        if not isinstance(self.encoder, MultiTaskEncoder):
+            return self.encoder(images), []
+        levels = self.encoder.look(images)
+        answers = self.encoder.answer(levels, (images.shape[2], images.shape[3]))
+        return self.encoder.features(levels), list(answers.values())
 
 
 def class_text(

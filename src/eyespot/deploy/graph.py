@@ -6,7 +6,7 @@ import copy
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from eyespot.encoders.branches import MultiBranchConv
 from eyespot.encoders.exported import FileEncoder
 from eyespot.encoders.fusing import merge_branches
 from eyespot.encoders.identity import weights_hash
+from eyespot.encoders.multitask import MultiTaskEncoder
 
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 """The operators with weights, as their second argument, that may be rounded to 8 bits."""
@@ -68,7 +69,8 @@ def exportable(encoder: Encoder, layers: Sequence[int] = (), space: str | None =
     """An encoder with all outputs that are wanted, in the form in which it runs best.
 
     Models that train with more branches than they run with (FastViT, MobileOne, RepVGG, GhostNetV3, all of
-    `add_branches`) get their run-time form. The encoder itself is not changed.
+    `add_branches`) get their run-time form; multi-task models leave out the paths that are off. The encoder itself is
+    not changed.
 
     Args:
         encoder: any encoder that computes in torch.
@@ -83,7 +85,9 @@ def exportable(encoder: Encoder, layers: Sequence[int] = (), space: str | None =
         raise ValueError(f"{encoder.name} is a file of another runtime already; export the model it was made from")
     encoder = copy.copy(encoder)
     encoder._modules = dict(encoder._modules)
-    if isinstance(encoder, TimmEncoder):
+    if isinstance(encoder, MultiTaskEncoder):
+        encoder = encoder.trimmed()
+    elif isinstance(encoder, TimmEncoder):
         encoder.channels_last = False  # which memory format is best is for each runtime to know
         encoder.model = merge_branches(encoder.model)
     elif any(isinstance(part, MultiBranchConv) for part in encoder.modules()):
@@ -158,6 +162,8 @@ def _facts(
         },
         "outputs": dict(zip(module.names, shapes, strict=True)),
         "stride": encoder.stride,
+        "tasks": {name: asdict(task) for name, task in module.tasks.items()},
+        "paths": getattr(encoder, "path_names", None),
         "classes": module.classes,
         "class_names": encoder.class_names,
     }

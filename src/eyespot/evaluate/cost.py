@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def millions_of_parameters(encoder: Encoder) -> float | None:
 
 
 @torch.inference_mode()
-def giga_macs(encoder: Encoder, picture: Tensor) -> float | None:
+def giga_macs(encoder: Callable[[Tensor], object], picture: Tensor) -> float | None:
     """10^9 multiply-accumulates of matrix products, convolutions and attention, for one picture [1, 3, H, W].
 
     One multiply-accumulate is two floating-point operations. (EUPE's table counts operations for ViTs and

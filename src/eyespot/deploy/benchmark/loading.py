@@ -14,6 +14,7 @@ from torch import Tensor
 from eyespot.deploy.benchmark.runtimes import Runtime
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.exported import FileEncoder, Session
+from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.openvino_source import import_openvino
 
 OUTPUTS = ("summary", "patches")
@@ -78,7 +79,7 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
         names = tuple(name for name in encoder.outputs if name != "mean")
         return _run_of(encoder.session, names, images), bytes_of_file(encoder.path)
     size = sum(value.numel() * value.element_size() for value in encoder.state_dict().values())
-    model = _compiled(encoder, target.file) if runtime.name == COMPILE else encoder
+    model = _compiled(work_of(encoder), target.file) if runtime.name == COMPILE else work_of(encoder)
     half = runtime.precision == "bfloat16"
 
     @torch.inference_mode()
@@ -89,14 +90,20 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
     return run, size
 
 
-def _compiled(encoder: Encoder, cache: Path | None) -> Callable[[Tensor], object]:
+def work_of(encoder: Encoder) -> Callable[[Tensor], object]:
+    """What an exported file of this encoder computes: its features, and of a multi-task model all its heads."""
+    return encoder.predict if isinstance(encoder, MultiTaskEncoder) else encoder
+
+
+def _compiled(work: Callable[[Tensor], object], cache: Path | None) -> Callable[[Tensor], object]:
     """The model through torch.compile, whose cache of compiled code is in the folder `cache`."""
     if cache is not None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache.absolute())
     from torch._inductor import config
 
     config.compile_threads = 1  # a pool of compilers would outlive the compilation
-    return torch.compile(encoder, dynamic=False)
+    compiled: Callable[[Tensor], object] = torch.compile(work, dynamic=False)
+    return compiled
 
 
 def _run_of(session: Session, names: tuple[str, ...], images: Tensor) -> Callable[[], object]:

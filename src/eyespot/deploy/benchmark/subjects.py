@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eyespot.deploy.benchmark.loading import seeded_encoder
+from eyespot.deploy.benchmark.loading import seeded_encoder, work_of
 from eyespot.deploy.benchmark.table import Group
 from eyespot.encoders.exported import FileEncoder
 from eyespot.encoders.identity import weights_hash
@@ -54,7 +54,7 @@ def read_subject(model: str, sizes: Sequence[Size], batches: Sequence[int]) -> S
             raise ValueError(f"{model} {problem}")
     is_file = isinstance(encoder, FileEncoder)
     for size in wanted:
-        macs = None if is_file else giga_macs(encoder, torch.full((1, 3, *size), 0.5))
+        macs = None if is_file else giga_macs(work_of(encoder), torch.full((1, 3, *size), 0.5))
         groups += [Group(model, size, batch, parameters, macs) for batch in dict.fromkeys(batches)]
     return Subject(model, tuple(groups), weights_hash(encoder), model.partition("/")[0] if is_file else None)
 

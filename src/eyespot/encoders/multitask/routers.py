@@ -91,8 +91,8 @@ class Router(nn.Module):
         old = self.logits
         weight, bias = old.weight.unflatten(0, (2, self.experts)), old.bias.unflatten(0, (2, self.experts))
         new_bias = bias.mean(1) + bias.new_tensor([NEWCOMER, 0.0])
-        kwargs = {"device": old.weight.device, "dtype": old.weight.dtype}
-        self.logits = nn.Linear(old.in_features, 2 * len(order), **kwargs).requires_grad_(old.weight.requires_grad)
+        self.logits = nn.Linear(old.in_features, 2 * len(order), device=old.weight.device, dtype=old.weight.dtype)
+        self.logits.requires_grad_(old.weight.requires_grad)
         rows = [weight.mean(1) if number is None else weight[:, number] for number in order]
         offsets = [new_bias if number is None else bias[:, number] for number in order]
         self.logits.weight.copy_(torch.stack(rows, 1).flatten(0, 1))
