@@ -90,7 +90,11 @@ class Bench:
             read_settings("sak", ["laptop", "compared"]),
             {
                 "teachers": self.teachers,
-                "data": {"sources": [f"{self.shared}/data/{folder}" for folder in pictures], "seed": seed},
+                "data": {
+                    "sources": [f"{self.shared}/data/{folder}" for folder in pictures],
+                    "seed": seed,
+                    "keep_decoded": True,
+                },
                 "labelled": {"source": self.source(name), "view": {"size": [HEIGHT, WIDTH]}},
                 "seed": seed,
                 "engine": {"accelerator": "cpu", "tensorboard": False},

@@ -19,7 +19,7 @@ from eyespot.data import DataConfig, PictureLoader, plain_list_of_sources
 from eyespot.data.multitask import MultiTaskLoader, PairedViewConfig, open_multitask
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.committee import has_random_weights, require_permissive, short_names
-from eyespot.distill.level_teachers import Inputs, LevelTeachers
+from eyespot.distill.level_teachers import Inputs, LevelTeachers, depths_of
 from eyespot.distill.path_losses import PathLoss
 from eyespot.distill.path_training import PathTraining, Pupil, Teaching
 from eyespot.distill.stage import StandardizerKind
@@ -271,6 +271,7 @@ class MultiTaskRun:
                 self.fabric.world_size,
                 seed=config.data.seed,
                 workers=config.data.workers,
+                keep_decoded=config.data.keep_decoded,
             )
             taught = any(pupil.teaching != "none" for pupil in pupils.values())
             teachers = self.teachers if config.alpha and taught else {}
@@ -289,7 +290,7 @@ class MultiTaskRun:
     ) -> None:
         config = self.config
         self._seed(stage)
-        levels = LevelTeachers(teachers, inputs=config.inputs, max_grid=config.max_grid) if teachers else None
+        levels = self._levels(pupils, teachers) if teachers else None
         task = PathTraining(
             pupils,
             levels,
@@ -318,6 +319,10 @@ class MultiTaskRun:
             },
             adapters=lambda: {name: whole(task.adapters(name)) for name in pupils},
         )
+
+    def _levels(self, pupils: Mapping[str, Pupil], teachers: Mapping[str, Encoder]) -> LevelTeachers:
+        depths = depths_of(next(iter(pupils.values())).encoder.levels)  # the same in all: they share one model
+        return LevelTeachers(teachers, depths=depths, inputs=self.config.inputs, max_grid=self.config.max_grid)
 
     def finish(self, pupils: Mapping[str, Pupil], measure: Measure | None) -> Path:
         """Measures, writes students, cards and report.
