@@ -13,8 +13,8 @@ from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder, save_encoder
 from multitask_tiny import TASKS, pictures, tiny
 
-ONE = {"depth": TASKS["depth"]}
-OUTPUTS = ("summary", "patches", *(f"task_{name}" for name in TASKS))
+TWO = {name: TASKS[name] for name in ("segmentation", "depth")}
+OUTPUTS = ("summary", "patches", "task_segmentation", "task_depth")
 
 
 def quiet(text):
@@ -22,49 +22,44 @@ def quiet(text):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("format", "paths"), [("onnx", ["clip", "sam"]), ("torch", ["sam"])], ids=["onnx", "torch"])
-def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, format, paths):
-    model = tiny()
+@pytest.mark.parametrize("through", ["function", "command"])
+def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, capsys, through):
+    model, images = tiny(tasks=TWO), pictures(1)
     model.adapters = {"aligners.sam.0.weight": torch.randn(4, 32)}
-    model.active = paths
-    done = export(model, format, tmp_path / "out", image_size=(64, 96), say=quiet)
-    assert done.check.passed and tuple(entry.output for entry in done.check.agreements) == OUTPUTS
-    exported, images = load_encoder(done.spec), pictures(1)
+    if through == "function":
+        done = export(model, "onnx", tmp_path / "out", image_size=(64, 96), say=quiet)
+        assert done.check.passed and tuple(entry.output for entry in done.check.agreements) == OUTPUTS
+        exported = load_encoder(done.spec)
+    else:
+        model.active = ["sam"]
+        folder = save_encoder(model, tmp_path / "model")
+        out = ["--output", str(tmp_path / "out"), "--format", "torch", "--image-size", "64", "96"]
+        main(["export", f"run/{folder}", *out])
+        assert "task_depth" in capsys.readouterr().out
+        exported = load_encoder(f"torch/{tmp_path}/out/model.pt2")
+        assert not any("clip" in name for name in torch.export.load(exported.path).state_dict)
     found = dict(zip(OUTPUTS, exported.session.run(images, OUTPUTS), strict=True))
     for name, answer in model.predict(images).items():
         torch.testing.assert_close(found[f"task_{name}"], answer, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(exported(images).patches, model(images).patches, rtol=1e-3, atol=1e-4)
-    facts = exported.facts
-    assert {name: task["channels"] for name, task in facts["tasks"].items()} == {
-        "segmentation": 5,
-        "normals": 3,
-        "depth": 1,
-    }
-    assert facts["outputs"]["task_segmentation"] == [1, 5, 64, 96]
-    assert facts["paths"] == paths
-    assert {f"task_{name}" for name in TASKS} <= load_file(done.folder / "reference.safetensors").keys()
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert {name: task["channels"] for name, task in facts["tasks"].items()} == {"segmentation": 5, "depth": 1}
+    assert facts["outputs"]["task_segmentation"] == [1, 5, 64, 96] and facts["check"]["passed"]
+    assert exported.facts["paths"] == facts["paths"] == list(model.active)
+    assert {f"task_{name}" for name in TWO} <= load_file(tmp_path / "out" / "reference.safetensors").keys()
     assert model.path_names == ("clip", "sam") and all(weight.requires_grad for weight in model.parameters())
-    if format == "torch":
-        assert not any("clip" in name for name in torch.export.load(done.file).state_dict)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_open_sizes(tmp_path):
-    model = tiny(paths=("clip",), tasks=ONE)
+    model = tiny(paths=("clip",), tasks={"depth": TASKS["depth"]})
     graph = trace(exportable(model), batch=None, size=None)
     write(graph, tmp_path / "model.onnx")
     images = pictures(3, (48, 112))
     expected = model.predict(images)["depth"]
-    for session in (load_encoder(f"onnx/{tmp_path}/model.onnx").session.run, lambda *_: graph.program.module()(images)):
-        torch.testing.assert_close(session(images, graph.names)[-1], expected, rtol=1e-3, atol=1e-4)
-
-
-def test_the_command_needs_no_further_flags(tmp_path, capsys):
-    folder = save_encoder(tiny(paths=("clip",), tasks=ONE), tmp_path / "model")
-    main(["export", f"run/{folder}", "--output", str(tmp_path / "out"), "--image-size", "64", "--format", "torch"])
-    assert "task_depth" in capsys.readouterr().out
-    facts = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert facts["tasks"].keys() == ONE.keys() and facts["check"]["passed"]
+    for run in (load_encoder(f"onnx/{tmp_path}/model.onnx").session.run, lambda *_: graph.program.module()(images)):
+        torch.testing.assert_close(run(images, graph.names)[-1], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_benchmark_counts_the_heads_too(tmp_path):
