@@ -36,6 +36,7 @@ from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.during_training import ProbesConfig
 from eyespot.evaluate.multitask.table import with_delta_m
 from eyespot.files import atomic_write_text
+from eyespot.report.multitask import Answers, Routing
 from eyespot.report.run import RunStory, write_run_report, write_student
 
 STAGE_1, STAGE_2 = "stage-1-paths", "stage-2-tasks"
@@ -359,6 +360,7 @@ class MultiTaskRun:
         tasks = ", ".join(self.labelled.tasks)
         source = f"from {', '.join(self.teachers)} and labels" if self.teachers else "from labels alone"
         side = config.stage1.student_size
+        shown = open_multitask(config.labelled.source, "val")
         return RunStory(
             titles={name: about if name == "student" else f"{about} ({name})" for name in students},
             summary=f"{'One model' if len(students) == 1 else f'{len(students)} models'} for {tasks}, learnt {source}.",
@@ -370,6 +372,7 @@ class MultiTaskRun:
             size=side,
             results=ResultTable.from_json(self.run.results.read_text()),
             failures=self.stages.failures,
+            exhibits=[Answers(shown), Routing(shown)],
         )
 
     def _signature(self, pupil: Pupil) -> list[Any]:

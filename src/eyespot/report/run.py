@@ -21,7 +21,7 @@ from eyespot.evaluate.extract import FeatureBank
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.card import model_card
 from eyespot.report.curves import probe_curves, read_metrics, training_curves
-from eyespot.report.exhibits import Gallery
+from eyespot.report.exhibits import Exhibit, Gallery
 from eyespot.report.figures import AnyFigure
 from eyespot.report.html import Report, short_count
 from eyespot.report.machine import machine_info
@@ -47,6 +47,7 @@ class RunStory:
         results_caption: on what.
         failures: reason by name of pictures that could not be read.
         notes: further remarks.
+        exhibits: what else is shown of the students.
     """
 
     titles: Mapping[str, str]
@@ -61,6 +62,7 @@ class RunStory:
     results_caption: str = ""
     failures: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    exhibits: Sequence[Exhibit] = ()
 
 
 def write_student(run: RunFolder, name: str, encoder: Encoder, story: RunStory) -> Path:
@@ -107,7 +109,7 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
         table=story.results,
         table_caption=story.results_caption,
         curves=[*probe_curves({list(students)[-1]: read_probes(run.probes)}), *training_curves(records)],
-        figures=_seen(story) if len(story.pictures) else [],
+        figures=[*_shown(story), *(_seen(story) if len(story.pictures) else [])],
         licences=[LicenceBox("", story.teachers)] if story.teachers else [],
         configs={run.path.name: yaml.safe_dump(dict(story.config), sort_keys=False)},
         machines={run.path.name: machine_info()},
@@ -116,6 +118,13 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
     )
     report.write(run.report)
     return run.report
+
+
+def _shown(story: RunStory) -> list[AnyFigure]:
+    gallery = Gallery(story.exhibits)
+    for label in story.titles:
+        gallery.add(label, FeatureBank(story.encoders[label]))
+    return gallery.figures()
 
 
 def _seen(story: RunStory) -> list[AnyFigure]:
