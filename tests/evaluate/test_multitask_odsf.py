@@ -5,7 +5,7 @@ import torch
 from skimage.morphology import thin
 
 from eyespot.dense_tasks import IGNORE
-from eyespot.evaluate.multitask.boundary import BoundaryF, boundary_counts, crests, matching_size, near_pairs
+from eyespot.evaluate.multitask.boundary import BoundaryF, boundary_counts, crests, matched_rows, near_pairs
 
 HALF = np.array([0.5])
 
@@ -54,7 +54,25 @@ def test_matchings_are_as_large_as_those_of_independent_searches(seed, distance)
     )
     rows = [node for node in graph if node[0] == "row"]
     by_networkx = len(networkx.bipartite.hopcroft_karp_matching(graph, rows)) // 2
-    assert matching_size(pairs) == most_pairs(one, other, distance) == by_networkx
+    (used,) = matched_rows([pairs])
+    assert used.sum() == most_pairs(one, other, distance) == by_networkx
+
+
+def test_several_matchings_at_once_are_those_of_each():
+    problems = [near_pairs(pixels(20 + 9 * seed, seed), pixels(40, 77), 1.5) for seed in range(4)]
+    problems.insert(2, problems[0][:0])  # nothing predicted
+    together = matched_rows(problems)
+    assert [len(used) for used in together] == [20, 29, 0, 38, 47]
+    assert [used.sum() for used in together] == [matched_rows([one])[0].sum() for one in problems]
+    assert matched_rows([near_pairs(pixels(5, 1), pixels(0, 2), 3.0)])[0].tolist() == [False] * 5
+
+
+def test_chains_take_no_exponential_time():
+    """Bands that lie side by side, on which scipy's own matching does not come to an end."""
+    one, other = np.zeros((2, 64, 400), dtype=bool)
+    one[10:60:7], other[12:60:7] = True, True
+    pairs = near_pairs(one, other, 4.6)
+    assert matched_rows([pairs])[0].sum() == min(one.sum(), other.sum())
 
 
 def test_pairs_are_those_within_the_distance_in_row_major_order():

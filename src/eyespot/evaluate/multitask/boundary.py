@@ -9,6 +9,7 @@ published ones, but not the same to the last digit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from eyespot.dense_tasks import IGNORE
+from eyespot.evaluate.multitask.thinning import thinned
 
 THRESHOLDS = 99
 SIGMA = 1.5
@@ -90,8 +92,8 @@ def boundary_counts(
 ) -> BoundaryCounts:
     """Compares one picture's boundaries.
 
-    Only the size of a matching is counted, so any matching of most pairs will do: one that also prefers near pairs, as
-    the published assignment does, has no more of them.
+    Only the size of the matching is counted, so any largest one will do: the published assignment prefers near pairs,
+    which changes the pairs but not their number (it weighs a pixel without partner far above any distance).
 
     Args:
         probability: of a boundary, [H, W] in [0, 1].
@@ -99,21 +101,18 @@ def boundary_counts(
         thresholds: ascending, [T].
         max_distance: between a predicted and a true pixel, as a share of the diagonal.
     """
-    from skimage.morphology import thin  # type: ignore[import-untyped]
-
     crest = np.where(truth == IGNORE, 0.0, crests(probability))
-    candidates = crest >= thresholds[0]
-    pairs = near_pairs(candidates, truth == 1, max_distance * float(np.hypot(*truth.shape)))
-    row_of = np.cumsum(candidates).reshape(candidates.shape) - 1
-    counts = np.zeros((2, len(thresholds)), dtype=np.int64)
-    above = np.array([np.count_nonzero(crest >= threshold) for threshold in thresholds])
-    for place, threshold in enumerate(thresholds):
-        if place and above[place] == above[place - 1]:  # the same pixels as before
-            counts[:, place] = counts[:, place - 1]
-        elif above[place]:
-            rows = row_of[thin(crest >= threshold)]
-            counts[:, place] = matching_size(pairs[rows]), len(rows)
-    return BoundaryCounts(*counts, np.full(len(thresholds), np.count_nonzero(truth == 1)))
+    above = [np.count_nonzero(crest >= threshold) for threshold in thresholds]
+    _, firsts, of_first = np.unique(above, return_index=True, return_inverse=True)  # many thresholds leave the same
+    lines = thinned(crest >= thresholds[firsts, None, None])
+    drawn: np.ndarray = np.any(lines, axis=0)
+    pairs = near_pairs(drawn, truth == 1, max_distance * float(np.hypot(*truth.shape)))
+    row_of = np.cumsum(drawn).reshape(drawn.shape) - 1
+    rows = [row_of[line] for line in lines]
+    matched = np.array([np.count_nonzero(found) for found in matched_rows([pairs[some] for some in rows])])
+    predicted = np.array([len(some) for some in rows])
+    true = np.full(len(thresholds), np.count_nonzero(truth == 1))
+    return BoundaryCounts(matched[of_first], predicted[of_first], true)
 
 
 def crests(probability: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
@@ -122,7 +121,7 @@ def crests(probability: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
     Across is where the smoothed map bends most, up or down (an eigenvector of its second derivatives); the neighbours
     lie one pixel away and are interpolated bilinearly. Plateaus stay, thinning makes lines of them.
     """
-    from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]
+    from scipy.ndimage import gaussian_filter, map_coordinates
 
     rows, columns, mixed = (
         gaussian_filter(probability, sigma, order=order, mode="nearest") for order in ((2, 0), (0, 2), (1, 1))
@@ -146,8 +145,8 @@ def near_pairs(one: np.ndarray, other: np.ndarray, distance: float) -> Any:
     Returns:
         A scipy CSR array of ones, [pixels of one, pixels of the other].
     """
-    from scipy.sparse import csr_array  # type: ignore[import-untyped]
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+    from scipy.sparse import csr_array
+    from scipy.spatial import cKDTree
 
     points = [np.argwhere(pixels) for pixels in (one, other)]
     shape = (len(points[0]), len(points[1]))
@@ -158,14 +157,29 @@ def near_pairs(one: np.ndarray, other: np.ndarray, distance: float) -> Any:
     return csr_array((np.ones(len(found), dtype=np.int8), (found["i"], found["j"])), shape=shape)
 
 
-def matching_size(pairs: Any) -> int:
-    """The most pairs that can be chosen so that no row and no column is used twice (Hopcroft and Karp).
+def matched_rows(pairs: Sequence[Any]) -> list[np.ndarray]:
+    """Which rows a largest matching uses, in which no row and no column is used twice; for each of several problems.
+
+    By maximum flow (Dinic) in one graph of all problems, every pixel of capacity 1. Scipy's
+    `maximum_bipartite_matching` takes exponential time on chains, as boundaries are (scipy issue 26147).
 
     Args:
-        pairs: scipy CSR array, ones where a row and a column may be paired.
-    """
-    from scipy.sparse.csgraph import maximum_bipartite_matching  # type: ignore[import-untyped]
+        pairs: scipy CSR arrays [N_i, M], non-zero where a row and a column may be paired.
 
-    if pairs.nnz == 0:
-        return 0
-    return int(np.count_nonzero(maximum_bipartite_matching(pairs, perm_type="column") >= 0))
+    Returns:
+        Bool [N_i] for each.
+    """
+    from scipy.sparse import block_diag, csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    graph = block_diag(pairs, format="coo")
+    rows, columns = graph.shape
+    source, sink = rows + columns, rows + columns + 1
+    starts = np.concatenate([np.full(rows, source), graph.row, np.arange(rows, source)])
+    ends = np.concatenate([np.arange(rows), rows + graph.col, np.full(columns, sink)])
+    capacities = csr_array((np.ones(len(starts), dtype=np.int32), (starts, ends)), shape=(sink + 1, sink + 1))
+    flow = maximum_flow(capacities, source, sink, method="dinic").flow
+    from_source = slice(flow.indptr[source], flow.indptr[source + 1])
+    used = np.zeros(rows, dtype=bool)
+    used[flow.indices[from_source]] = flow.data[from_source] > 0
+    return np.split(used, np.cumsum([part.shape[0] for part in pairs])[:-1])

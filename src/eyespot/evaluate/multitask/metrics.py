@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -57,7 +57,13 @@ def metric_for(task: DenseTask, thresholds: int = THRESHOLDS) -> DenseMetric:
         return ClassOverlap(task.channels)
     if task.kind == "boundary":
         return BoundaryF(task.max_distance, thresholds)
-    return {"saliency": SaliencyF, "normals": NormalsError, "depth": DepthError, "keypoints": KeyPointHits}[task.kind]()
+    plain: dict[str, Callable[[], DenseMetric]] = {
+        "saliency": SaliencyF,
+        "normals": NormalsError,
+        "depth": DepthError,
+        "keypoints": KeyPointHits,
+    }
+    return plain[task.kind]()
 
 
 def metric_name(name: str, task: DenseTask) -> str:
