@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
+from torch import nn
 
 from eyespot.data import DataConfig, PictureLoader, plain_list_of_sources
 from eyespot.data.multitask import MultiTaskLoader, PairedViewConfig, open_multitask
@@ -300,6 +301,8 @@ class MultiTaskRun:
             statistics_steps=config.statistics_steps,
             **settings,
         )
+        if self.fabric.world_size > 1 and self.fabric.device.type == "cuda":  # torch has none for processors
+            nn.SyncBatchNorm.convert_sync_batchnorm(task)
         facts = {"stage": stage, "steps": optim.steps}
         self.stages.train(
             stage,
