@@ -204,8 +204,9 @@ def test_what_cannot_be_run_is_refused(changes: dict[str, Any], message: str, ex
 
 
 def test_a_started_run_needs_all_its_teachers(made: Path, experts: Path, tmp_path: Path) -> None:
+    config = tiny(experts, teachers=[f"run/{experts / NAMES[0]}"], student={"start": f"run/{made}"})
     with pytest.raises(ValueError, match="has a path for test_resnet"):
-        distill(tiny(experts, teachers=[f"run/{experts / NAMES[0]}"], student={"start": f"run/{made}"}), tmp_path / "run")
+        distill(config, tmp_path / "run")
 
 
 # Presets

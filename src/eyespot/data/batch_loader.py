@@ -151,11 +151,14 @@ class BatchLoader(Generic[B]):
         workers: processes that read pictures; 0 reads them in this process.
 
     Attributes:
+        config: a dataclass of all that makes the data what they are; each kind of loader has its own.
         failures: reason by name of every broken picture met so far in the batches taken.
 
     Raises:
         ValueError: the numbers do not fit together.
     """
+
+    config: Any
 
     def __init__(self, reader: BatchReader, plan: SamplingPlan, rank: int, world_size: int, workers: int) -> None:
         if plan.batch_size % world_size:

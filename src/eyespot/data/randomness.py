@@ -30,7 +30,8 @@ def seed_of(*keys: Key) -> int:
 
 def numpy_generator(*keys: Key) -> np.random.Generator:
     """A NumPy generator (Philox, counter based) for the draw named by `keys`."""
-    return np.random.Generator(np.random.Philox(_PhiloxKey(seed_of(*keys))))
+    # NumPy's type hints forget that any ISeedSequence will do.
+    return np.random.Generator(np.random.Philox(_PhiloxKey(seed_of(*keys))))  # type: ignore[arg-type]
 
 
 class _PhiloxKey(ISeedSequence):

@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from eyespot.data import DataConfig, PictureLoader, plain_list_of_sources
+from eyespot.data import DataConfig, plain_list_of_sources
+from eyespot.data.batch_loader import BatchLoader
 from eyespot.data.multitask import MultiTaskLoader, PairedViewConfig, open_multitask
 from eyespot.data.randomness import seed_everything
 from eyespot.distill.committee import has_random_weights, require_permissive, short_names
@@ -157,8 +158,8 @@ class MultiTaskConfig:
             raise ValueError("stage1.steps and stage2.steps are 0: nothing would be trained")
         if self.steps is None:
             return self
-        stages = {"stage1": self.stage1.with_steps(self.steps), "stage2": self.stage2.with_steps(self.steps)}
-        return replace(self, steps=None, **stages)
+        first, second = self.stage1.with_steps(self.steps), self.stage2.with_steps(self.steps)
+        return replace(self, steps=None, stage1=first, stage2=second)
 
     @property
     def teachings(self) -> list[Teaching]:
@@ -225,7 +226,7 @@ class MultiTaskRun:
 
     def teach_paths(self, bodies: Mapping[Teaching, MultiTaskEncoder]) -> dict[Teaching, MultiTaskEncoder]:
         """Stage 1 for the students that teachers teach, from wherever it stands; the others come back as they are."""
-        taught = {teaching: body for teaching, body in bodies.items() if teaching != "none"}
+        taught: dict[Teaching, MultiTaskEncoder] = {way: body for way, body in bodies.items() if way != "none"}
         if not taught:
             return dict(bodies)
         names: dict[str, Teaching] = {"student" if len(taught) == 1 else teaching: teaching for teaching in taught}
@@ -286,7 +287,7 @@ class MultiTaskRun:
         stage: str,
         pupils: Mapping[str, Pupil],
         teachers: Mapping[str, Encoder],
-        loader: PictureLoader | MultiTaskLoader,
+        loader: BatchLoader[Any],
         optim: OptimConfig,
         **settings: Any,
     ) -> None:

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig
-from eyespot.data.loader import dead_workers_explained
+from eyespot.data.batch_loader import BatchLoader, dead_workers_explained
 from eyespot.distill.committee import has_random_weights
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.callbacks import Callback
@@ -94,7 +94,7 @@ class StageTrainer:
         self,
         stage: str,
         task: Task,
-        loader: PictureLoader,
+        loader: BatchLoader[Any],
         optim: OptimConfig,
         signature: Mapping[str, Any],
         details: Mapping[str, Mapping[str, Any]],

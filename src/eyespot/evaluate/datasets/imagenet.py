@@ -167,7 +167,7 @@ def _words(folder: Path) -> dict[str, str]:
 
 def _meta(path: Path) -> list[tuple[int, str, str]]:
     """Class number, WordNet number and words of each entry of the devkit's meta.mat."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     synsets = loadmat(path, squeeze_me=True)["synsets"]
     return [(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), str(entry["words"])) for entry in synsets]
