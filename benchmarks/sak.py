@@ -29,7 +29,9 @@ from eyespot.distill.committee import short_names
 from eyespot.distill.multitask_run import SINGLE, STAGE_1
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
+from eyespot.engine.run import RunFolder, as_plain
 from eyespot.evaluate import ResultTable, evaluate
+from eyespot.evaluate.path_costs import path_costs
 from eyespot.files import atomic_write_text
 from eyespot.recipes.presets import build, merged, read_settings
 from eyespot.recipes.sak import SakConfig, distill
@@ -116,8 +118,6 @@ class Bench:
 
     def _begin(self, name: str, seed: int, folder: Path) -> None:
         """Makes the folder a run that has its stage 1 already."""
-        from eyespot.engine.run import RunFolder, as_plain
-
         config = as_plain(self.config(name, seed).checked())
         RunFolder(folder, config).write_config(config)
         (folder / f".{STAGE_1}").rename(folder / STAGE_1)
@@ -180,6 +180,20 @@ def probed(bench: Bench) -> Values:
     return found
 
 
+def costs(bench: Bench, name: str) -> Values:
+    """What a picture costs with 0, 1, ... paths on, all tasks answered; wall time on the threads of this run."""
+    model = load_encoder(f"run/{bench.work}/{name}-{bench.seeds[0]}/students/sak")
+    assert isinstance(model, MultiTaskEncoder)
+    return {
+        str(len(row.paths)): {
+            "parameters, M": [row.parameters],
+            "GMACs": [row.giga_macs],
+            "ms": [row.milliseconds or 0.0],
+        }
+        for row in path_costs(model, (HEIGHT, WIDTH), timing=True)
+    }
+
+
 def table(values: Values, first: str) -> list[str]:
     """A Markdown table: mean and standard deviation over seeds."""
     columns = list(dict.fromkeys(key for row in values.values() for key in row))
@@ -202,9 +216,10 @@ def publish(bench: Bench, output: Path) -> None:
     record["steps"] = _steps(bench)
     lines: list[str] = []
     for name in SETS:
-        record[name] = {"arms": measured(bench, name), "routers": routed(bench, name)}
+        record[name] = {"arms": measured(bench, name), "routers": routed(bench, name), "costs": costs(bench, name)}
         lines += [f"## {name}: arms", "", *table(record[name]["arms"], "arm"), ""]
         lines += [f"## {name}: weights of the routers", "", *table(record[name]["routers"], "task, level"), ""]
+        lines += [f"## {name}: cost of a picture", "", *table(record[name]["costs"], "paths on"), ""]
         _write(record, lines, output)
     record["probes"] = probed(bench)
     lines += ["## Frozen probes after stage 1", "", *table(record["probes"], "features"), ""]

@@ -13,12 +13,12 @@ from eyespot.report.multitask import Answers, Photos, Routing
 from multitask_stand_ins import TASKS, Coloured, PixelReader
 
 NOTES = {
-    "segmentation": "mIoU 100.0 %",
-    "saliency": "maxF 100.0 %",
-    "boundary": "odsF 100.0 %",
-    "normals": "mErr 0.000°",
-    "depth": "RMSE 0.000 m",
-    "keypoints": "PCK 100.0 %",
+    "segmentation": "mIoU 100 %",
+    "saliency": "maxF 100 %",
+    "boundary": "odsF 100 %",
+    "normals": "mErr 0.0°",
+    "depth": "RMSE 0.00 m",
+    "keypoints": "PCK 100 %",
 }
 
 
@@ -79,7 +79,7 @@ def test_what_is_not_labelled_is_grey_and_has_no_score():
         assert found[name].notes["a"] == ["–"]
         assert found[name].columns["truth"][0].unique().tolist() == [158]
     assert found["segmentation"].notes["a"] == ["–"]
-    assert found["keypoints"].notes["a"] == ["PCK 100.0 %"]
+    assert found["keypoints"].notes["a"] == ["PCK 100 %"]
 
 
 def test_thin_boundaries_survive_shrinking():

@@ -198,8 +198,11 @@ def _score(task: DenseTask, output: Tensor, label: Tensor) -> float:
 
 
 def _note(task: DenseTask, score: float) -> str:
+    if score != score:
+        return "–"
     metric = METRICS[task.kind]
-    return "–" if score != score else f"{metric.name} {metric.format(score)} {metric.unit}".replace(" °", "°").strip()
+    text = {"°": f"{score:.1f}°", "m": f"{score:.2f} m"}.get(metric.unit, f"{100 * score:.0f} %")
+    return f"{metric.name} {text}"
 
 
 def _painter(task: DenseTask, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
