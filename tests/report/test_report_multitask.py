@@ -100,7 +100,7 @@ def test_router_weights_are_drawn_for_models_that_have_routers(routed):
     assert figure.title == "Router weights, routed" and figure.is_svg
     for word in ("stem", "one", "two", "normals", "depth", "level 1", "level 4", ">100<"):
         assert word in figure.image
-    assert "depth: two" in figure.caption and "each of the 4 levels" in figure.caption
+    assert "depth: two" in figure.caption and "at each of the 4 levels" in figure.caption
 
 
 def test_the_page_of_an_evaluation_shows_answers_and_routers(routed, tmp_path):

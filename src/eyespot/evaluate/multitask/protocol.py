@@ -127,7 +127,8 @@ def shared_tasks(
         if (task.kind, task.channels) != (own[name].kind, own[name].channels):
             raise ValueError(
                 f"{name}: {model.name} answers in {own[name].channels} channels ({own[name].kind}), the data have "
-                f"{task.channels} ({task.kind}); evaluate on the set that it was trained on"
+                f"{task.channels} ({task.kind}); evaluate on the set that it was trained on, "
+                "or leave the task out: NAME:FOLDER?tasks=ONE+ANOTHER"
             )
     return shared
 
