@@ -253,8 +253,8 @@ class Routing:
             for task, row in zip(tasks, means, strict=True)
         )
         caption = (
-            f"How much of each expert the routers mix into what the heads see, in %: rows are tasks, columns the experts "
-            f"at each of the {len(weights)} levels, from early to late; the weights of a task at a level add up to 100. "
+            f"How much of each expert the routers mix into what the heads see, in %: rows are tasks, columns experts "
+            f"at each of the {len(weights)} levels, from early to late; those of a task at a level add up to 100. "
             f"Means over {len(self._chosen)} pictures. Largest on average over the levels: {words}."
         )
         return Figure(f"Router weights, {label}", caption, _table(label, weights, tasks, experts))
