@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eyespot.evaluate.cost import millions_of_parameters
+from eyespot.evaluate.cost import cost, millions_of_parameters
 from eyespot.evaluate.path_costs import path_costs
 from multitask_tiny import PATHS, TASKS, tiny
 
@@ -35,3 +35,8 @@ def test_milliseconds_on_request():
     rows = path_costs(model, 64, timing=True, rounds=1)
     assert all(row.milliseconds > 0 for row in rows)
     assert model.training and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_the_table_counts_all_answers():
+    model = tiny()
+    assert cost(model, 64, timing=False)["cost/GMACs"] == path_costs(model, 64)[-1].giga_macs
