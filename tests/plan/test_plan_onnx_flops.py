@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from eyespot.flops import flop_counter
 from eyespot.plan.onnx_flops import onnx_forward_flops, onnx_parameters
 
 
@@ -20,7 +20,7 @@ HAND_COUNT = 2 * (16 * 16 * 8 * 3 * 9 + 16 * 16 * 8 * 2 * 9)
 
 
 def test_a_small_cnn_by_hand_in_torch() -> None:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         small_cnn()(torch.randn(1, 3, 32, 32))
     assert counter.get_total_flops() == HAND_COUNT
 
@@ -46,7 +46,7 @@ class TransposedAndGemm(nn.Module):
 
 @pytest.mark.parametrize("model", [TransposedAndGemm(), small_cnn()], ids=["transposed", "cnn"])
 def test_onnx_count_equals_torch(tmp_path: Path, model: nn.Module) -> None:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
     assert onnx_forward_flops(export(model, tmp_path / "model.onnx", 32), (32, 32)) == counter.get_total_flops()
 
@@ -57,7 +57,7 @@ def test_onnx_count_of_models_equals_torch(tmp_path: Path, name: str) -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model(name, num_classes=0).eval()
     side = model.pretrained_cfg["input_size"][1]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         model(torch.randn(1, 3, side, side))
     assert onnx_forward_flops(export(model, tmp_path / "model.onnx", side), (side, side)) == counter.get_total_flops()
 
