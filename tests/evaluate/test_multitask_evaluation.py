@@ -219,3 +219,10 @@ def test_a_measurement_with_a_path_off_is_not_taken_for_one_with_all_on(small_mo
         values.append(table.rows["model"]["multitask/normals mErr"])
     assert values[0] == values[2] != values[1]
     assert len(list((tmp_path / "measured").iterdir())) == 2
+
+
+def test_tasks_of_the_toybox_can_be_chosen(small_model):
+    data = {"multitask": "toybox:4@32?tasks=depth+boundary"}
+    table = evaluate({"model": small_model}, ("multitask",), data)
+    measured = {key for key in table.rows["model"] if key.startswith("multitask/")}
+    assert measured == {"multitask/depth RMSE"}  # it has no boundaries, and its normals were not asked for

@@ -242,7 +242,8 @@ def open_all(tasks: Mapping[str, Task], sources: Mapping[str, Any], limit: int |
     folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
     for name, source in sources.items():
-        if isinstance(source, str) and _is_toybox(source):
+        with_options = tasks[name].whole_source and "?" in str(source)
+        if isinstance(source, str) and _is_toybox(source) and not with_options:
             source = ToyboxConfig.parse(source, limit, seed)
         if isinstance(source, ToyboxConfig):
             toybox = toyboxes.setdefault(source, ToyboxData(source))
