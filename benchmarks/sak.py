@@ -1,10 +1,11 @@
-"""SAK against what it is compared with: five arms, several seeds, equal budgets, real pictures and real teachers.
+"""SAK against what it is compared with: five arms, several seeds, equal labelled budgets, real pictures and teachers.
 
     python benchmarks/sak.py --shared SHARED --work WORK [--seeds 0 1 2] [--scale 1.0]
 
 The committee are four experts (classes, segmentation, depth, key points), the labels those of CamVid (segmentation,
 boundary) and of an RGB-D kitchen (depth, normals, boundary). All arms of a seed are trained side by side, from one look
-of the teachers, by the recipe `sak`. What is finished is not done again.
+of the teachers, by the recipe `sak`. All have the same labelled steps; only those that teachers teach have a stage 1
+without labels before, as in the paper. What is finished is not done again.
 
 Writes `results/sak.json` and `sak.md`: metrics and Delta_m against single-task models, what routers choose, which path
 serves which task as a frozen extractor, and what paths cost.

@@ -164,7 +164,7 @@ def test_the_toybox_and_sets_by_name_are_opened_as_they_are_written(small_model,
         evaluate({"x": PixelReader()}, ("multitask",), source, limit=None)
     evaluate({"x": PixelReader()}, ("multitask",), {"multitask": "camvid:/data/camvid?height=96&tasks=a+b"}, limit=7)
     assert opened == [
-        ("toybox:8@32", "val", 4),
+        ("toybox:8@32", "val", None),
         ("toybox:8@32", "val", 4),
         ("camvid:/data/camvid?height=96&tasks=a+b", "val", 7),
     ]

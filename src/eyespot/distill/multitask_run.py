@@ -353,9 +353,7 @@ class MultiTaskRun:
         return self.run.student if len(students) == 1 else self.run.students
 
     def _measure(self, students: dict[str, Encoder]) -> ResultTable:
-        source = self.config.labelled.source
-        table = evaluate(students, ["multitask"], {"multitask": open_multitask(source, "val")})
-        table = replace(table, settings={**table.settings, "data": {"multitask": source}})
+        table = evaluate(students, ["multitask"], {"multitask": self.config.labelled.source})
         return with_delta_m(table, [name for name in students if name.startswith(SINGLE)])
 
     def _story(self, students: Mapping[str, MultiTaskEncoder]) -> RunStory:

@@ -242,8 +242,7 @@ def open_all(tasks: Mapping[str, Task], sources: Mapping[str, Any], limit: int |
     folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
     for name, source in sources.items():
-        with_options = tasks[name].whole_source and "?" in str(source)
-        if isinstance(source, str) and _is_toybox(source) and not with_options:
+        if isinstance(source, str) and _is_toybox(source) and not tasks[name].whole_source:
             source = ToyboxConfig.parse(source, limit, seed)
         if isinstance(source, ToyboxConfig):
             toybox = toyboxes.setdefault(source, ToyboxData(source))
