@@ -33,23 +33,24 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from eyespot.config import build
 from eyespot.data import DataConfig, PictureLoader
-from eyespot.data.randomness import seed_everything
 from eyespot.distill.cache import CacheConfig, CachedCommittee, verify
 from eyespot.distill.cache.build import RowLoader, part_of
 from eyespot.distill.committee import Committee, load_committee
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.distill.stage import cached_committee
-from eyespot.distill.starts import new_encoder
+from eyespot.distill.features.feature_distillation import FeatureDistillation
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
 from eyespot.files import atomic_write_text
-from eyespot.recipes.eupe import EupeConfig
-from eyespot.recipes.presets import build, read_settings
+from eyespot.randomness import seed_everything
+from eyespot.recipes.eupe.recipe import EupeConfig
+from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info
+from eyespot.runs.stage import cached_committee
 
 EXPERTS = (
     "semantic_mobilenetv2_in1k.onnx",

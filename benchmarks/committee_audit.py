@@ -26,17 +26,18 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from eyespot import load_encoder
+from eyespot.audit import AuditConfig, CommitteeAudit, Interference, audit
+from eyespot.audit.config import VIEW
+from eyespot.audit.markdown import markdown_of, share
+from eyespot.audit.result import judge
+from eyespot.config import build
 from eyespot.data import DataConfig
-from eyespot.distill.audit import AuditConfig, CommitteeAudit, Interference, audit
-from eyespot.distill.audit.config import VIEW
-from eyespot.distill.audit.markdown import share
-from eyespot.distill.audit.result import judge
-from eyespot.distill.starts import new_encoder
+from eyespot.distill.warm_start import new_encoder
 from eyespot.engine.config import EngineConfig
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.files import atomic_write_text
-from eyespot.recipes.eupe import EupeConfig, distill
-from eyespot.recipes.presets import build, read_settings
+from eyespot.recipes.eupe.recipe import EupeConfig, distill
+from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -212,7 +213,7 @@ def main() -> None:
     )
     clock = Clock(args.work / "minutes.json")
     found = clock.run("audit", lambda: audited(args))
-    print(found.to_markdown(), flush=True)
+    print(markdown_of(found), flush=True)
     models: dict[str, Any] = {f"expert {name}": spec for name, spec in expert_specs(args).items()}
     for seed, left_out in itertools.product(args.seeds, (WHOLE, *EXPERTS)):
         folder = clock.run(f"train {run_name(left_out, seed)}", lambda: trained(left_out, seed, args))  # noqa: B023
@@ -250,7 +251,7 @@ def write(
         "audit": facts,
     }
     atomic_write_text(args.output / "committee_audit.json", json.dumps(record, indent=1) + "\n")
-    text = "\n".join(["# Does the audit foresee what a training shows?", "", *lines, "", found.to_markdown()])
+    text = "\n".join(["# Does the audit foresee what a training shows?", "", *lines, "", markdown_of(found)])
     atomic_write_text(args.output / "committee_audit.md", text)
 
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import tyro
 
-from eyespot.data.randomness import torch_generator
 from eyespot.deploy import FORMATS, ExportError, export
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.files import atomic_write_text
+from eyespot.randomness import torch_generator
 
 ROOT = Path(__file__).parent
 RESULTS, PAGE = ROOT / "results" / "export_matrix.json", ROOT.parent / "docs" / "deploy" / "tested-exports.md"

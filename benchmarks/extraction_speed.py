@@ -23,9 +23,9 @@ from statistics import median, quantiles
 import torch
 
 from eyespot import Encoder, load_encoder
+from eyespot.data.labelled.base import Pictures
+from eyespot.data.sets import DensePictures, SegmentationData
 from eyespot.evaluate import FeatureBank, evaluate, extract
-from eyespot.evaluate.datasets import DensePictures, SegmentationData
-from eyespot.evaluate.datasets.base import Pictures
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 

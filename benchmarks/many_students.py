@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from eyespot import load_encoder
-from eyespot.distill.committee import Committee, short_names
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.committee import Committee
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
+from eyespot.encoders.naming import short_names
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.features import Features

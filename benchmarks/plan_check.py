@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from eyespot import load_encoder
+from eyespot.config import build
 from eyespot.deploy.benchmark.peak import MatrixPeak
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.distill.stage import StageOutline
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.engine.units import checkpoint_activations
@@ -36,10 +36,11 @@ from eyespot.files import atomic_write_text
 from eyespot.flops import flop_counter
 from eyespot.plan.formulas import WEIGHT_BYTES
 from eyespot.plan.passes import ShapedStage
-from eyespot.plan.shapes import Gallery
+from eyespot.plan.shapes import ShapeWorld
 from eyespot.recipes import RECIPES
-from eyespot.recipes.presets import build, read_settings
+from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info
+from eyespot.runs.stage import StageOutline
 
 TEACHER = "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=false"
 CASES = [
@@ -73,7 +74,7 @@ class Case:
             made[outline.name] = outline.students["student"]
         self.config = outline.config
         self.engine = EngineConfig(precision=precision, activation_checkpointing=checkpointing)
-        self.shaped = ShapedStage(Gallery(), outline, made, self.engine, "channel")
+        self.shaped = ShapedStage(ShapeWorld(), outline, made, self.engine, "channel")
         pairs = list(self.config.student_sizes)
         self.sizes = [(side, side if self.config.teacher_sizes else None) for side in pairs]
         teachers = {key: load_encoder(subject.spec) for key, subject in self.shaped.teachers.items()}

@@ -25,17 +25,18 @@ from typing import Any
 
 import torch
 
-from eyespot.data.multitask import open_multitask
-from eyespot.distill.committee import short_names
-from eyespot.distill.multitask_run import SINGLE, STAGE_1
+from eyespot.config import build, merged
+from eyespot.data.sets.opening import open_multitask
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
+from eyespot.encoders.naming import short_names
 from eyespot.engine.run import RunFolder, as_plain
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.path_costs import path_costs
 from eyespot.files import atomic_write_text
-from eyespot.recipes.presets import build, merged, read_settings
-from eyespot.recipes.sak import SakConfig, distill
+from eyespot.recipes.presets import read_settings
+from eyespot.recipes.sak.recipe import SakConfig, distill
+from eyespot.recipes.sak.run import SINGLE, STAGE_1
 from eyespot.report import machine_info
 
 RESULTS = Path(__file__).parent / "results"

@@ -28,7 +28,7 @@ from torch import Tensor
 from eyespot import load_encoder
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.engine.trainer import Trainer

@@ -35,18 +35,19 @@ from PIL import Image
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-import eyespot.data.loader
-import eyespot.distill.learner
+import eyespot.data.loading.pictures
+import eyespot.distill.features.learner
 import eyespot.engine.trainer
 from eyespot import load_encoder
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig, open_source
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee, load_committee
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.distill.heads import TeacherAdapter
-from eyespot.distill.standardizers import FeatureStandardizer
+from eyespot.distill.features.feature_distillation import FeatureDistillation
+from eyespot.distill.features.heads import TeacherAdapter
+from eyespot.distill.features.standardizers import FeatureStandardizer
 from eyespot.engine.config import EngineConfig, OptimConfig
-from eyespot.engine.trainer import Trainer, start_fabric
+from eyespot.engine.strategy import start_fabric
+from eyespot.engine.trainer import Trainer
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 
@@ -216,10 +217,10 @@ def instruments(watch: StopWatch, trainer: Trainer, task: FeatureDistillation, l
     if loader.companion is not None:
         loader.companion = watch.timed("read cached features", loader.companion)
     places: list[tuple[Any, str, str]] = [
-        (eyespot.data.loader, "draw_view", "draw view"),
-        (eyespot.data.loader, "apply_view", "view: crop, resize, colour"),
-        (eyespot.distill.learner, "resize_pictures", "student: resize pictures"),
-        (eyespot.distill.learner, "distillation_losses", "losses"),
+        (eyespot.data.loading.pictures, "draw_view", "draw view"),
+        (eyespot.data.loading.pictures, "apply_view", "view: crop, resize, colour"),
+        (eyespot.distill.features.learner, "resize_pictures", "student: resize pictures"),
+        (eyespot.distill.features.learner, "distillation_losses", "losses"),
         (eyespot.engine.trainer.MovingAverage, "update", "moving average"),
         (eyespot.engine.trainer.RunLog, "write", "log lines"),
         (trainer.fabric, "backward", "backward"),

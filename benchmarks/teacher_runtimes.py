@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from eyespot import Encoder, load_encoder
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.deploy import export
-from eyespot.encoders.openvino_source import import_openvino
+from eyespot.encoders.runtimes.openvino import import_openvino
 from eyespot.features import Features
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
@@ -42,10 +42,10 @@ NETWORKS = {
 }
 EXPERTS = ("semantic_mobilenetv2_in1k", "segmentation_deeplabv3_voc", "depth_fastdepth_nyu")
 
-Look = Callable[[Tensor], Features]
+ClassifierOutput = Callable[[Tensor], Features]
 
 
-def in_torch(encoder: Encoder, bfloat16: bool) -> Look:
+def in_torch(encoder: Encoder, bfloat16: bool) -> ClassifierOutput:
     """An encoder as a committee calls it."""
 
     def look(images: Tensor) -> Features:
@@ -55,7 +55,7 @@ def in_torch(encoder: Encoder, bfloat16: bool) -> Look:
     return look
 
 
-def ways_of_torch(spec: str, size: int, folder: Path) -> dict[str, Look]:
+def ways_of_torch(spec: str, size: int, folder: Path) -> dict[str, ClassifierOutput]:
     """A network of timm in every runtime."""
     torch.manual_seed(0)
     encoder = load_encoder(spec, pretrained=False).eval()
@@ -71,7 +71,7 @@ def ways_of_torch(spec: str, size: int, folder: Path) -> dict[str, Look]:
     return ways | in_openvino(folder / "openvino" / "model.xml")
 
 
-def ways_of_expert(file: Path, folder: Path) -> dict[str, Look]:
+def ways_of_expert(file: Path, folder: Path) -> dict[str, ClassifierOutput]:
     """An expert's ONNX file in the two runtimes that read it."""
     openvino = import_openvino()
     openvino.save_model(openvino.convert_model(str(file)), str(folder / "model.xml"), compress_to_fp16=False)
@@ -80,7 +80,7 @@ def ways_of_expert(file: Path, folder: Path) -> dict[str, Look]:
     )
 
 
-def in_openvino(file: Path) -> dict[str, Look]:
+def in_openvino(file: Path) -> dict[str, ClassifierOutput]:
     """An OpenVINO file in both precisions."""
     return {
         f"openvino {name}": in_torch(load_encoder(f"openvino/{file}?threads=1&precision={precision}"), False)
@@ -88,7 +88,7 @@ def in_openvino(file: Path) -> dict[str, Look]:
     }
 
 
-def measure(ways: dict[str, Look], images: Tensor, rounds: int) -> dict[str, dict[str, float]]:
+def measure(ways: dict[str, ClassifierOutput], images: Tensor, rounds: int) -> dict[str, dict[str, float]]:
     """CPU milliseconds per picture and agreement of patches, by way."""
     seen = {name: look(images).float() for name, look in ways.items()}
     first = next(iter(seen.values()))

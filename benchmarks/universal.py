@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from eyespot import Encoder
-from eyespot.distill.starts import new_encoder
+from eyespot.distill.warm_start import new_encoder
 from eyespot.evaluate import ResultTable, evaluate, shown_progress
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info

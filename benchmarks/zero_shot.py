@@ -23,11 +23,11 @@ import torch
 from onnx import helper, numpy_helper
 
 from eyespot import Encoder, load_encoder
-from eyespot.distill.chain import AdapterChain, find_route
-from eyespot.encoders.text import TextEmbeddings, save_text_embeddings
+from eyespot.data.sets import open_image_folder
+from eyespot.distill.features.chain import AdapterChain, find_route
+from eyespot.encoders.text.embeddings import TextEmbeddings, save_text_embeddings
 from eyespot.evaluate import FeatureBank, evaluate
-from eyespot.evaluate.datasets import open_image_folder
-from eyespot.evaluate.zero_shot import zero_shot_scores
+from eyespot.evaluate.protocols.zero_shot import zero_shot_scores
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 import eyespot.quickstart as quickstart_module
 from eyespot import load_encoder
+from eyespot.config import build
 from eyespot.data import PictureLoader
+from eyespot.data.sets import toybox as evaluation
 from eyespot.data.toybox import WORDS
-from eyespot.distill.committee import short_names
+from eyespot.encoders.naming import short_names
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError, as_plain
 from eyespot.engine.trainer import Trainer
 from eyespot.evaluate import ResultTable, evaluate
-from eyespot.evaluate.datasets import toybox as evaluation
 from eyespot.quickstart import (
     EXPERT_MODELS,
     PICTURE,
@@ -34,8 +35,7 @@ from eyespot.quickstart import (
 )
 from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, Lessons
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
-from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig
-from eyespot.recipes.presets import build
+from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig
 
 TINY = Size(scenes=32, expert_steps=2, shorten=0.006, test_scenes=20)
 SEED = 0

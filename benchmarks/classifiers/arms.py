@@ -10,15 +10,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from eyespot.distill.classifier_distillation import Pupil
-from eyespot.distill.classifier_run import ClassifierConfig, ClassifierRun
-from eyespot.distill.method_settings import MethodSettings
-from eyespot.distill.starts import new_encoder
+from eyespot.config import build, merged
+from eyespot.distill.classes.classifier_distillation import ClassifierStudent
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import load_classifier
 from eyespot.evaluate import evaluate
 from eyespot.files import atomic_write_text
-from eyespot.recipes.presets import build, merged
 from eyespot.report import machine_info
+from eyespot.runs.classifier_run import ClassifierConfig, ClassifierRun
 
 Results = dict[str, dict[str, list[float]]]
 """Arm -> metric -> one value per seed."""
@@ -89,7 +89,7 @@ class Bench:
             run = ClassifierRun(config, self.work / name)
             classes, names = run.outputs.count, run.outputs.names
             pupils = {
-                student_of(arm, seed): Pupil(
+                student_of(arm, seed): ClassifierStudent(
                     new_encoder(one.model, seed, "student", lambda spec: load_classifier(spec, classes, names)),
                     one.method if config.teacher else "none",
                     build(MethodSettings, one.settings, arm),

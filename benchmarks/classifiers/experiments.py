@@ -10,9 +10,9 @@ from typing import Any
 
 from arms import Arm, Bench, Results
 
-from eyespot.distill.starts import new_encoder
-from eyespot.recipes.presets import build, merged
-from eyespot.recipes.vanilla_kd import VanillaKdConfig, distill
+from eyespot.config import build, merged
+from eyespot.distill.warm_start import new_encoder
+from eyespot.recipes.vanilla_kd.recipe import VanillaKdConfig, distill
 
 TEACHER = "timm/resnet10t?channels_last=true"
 SMALL = "timm/test_resnet?channels_last=true"

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from eyespot import load_encoder
+from eyespot.data.sets import open_image_folder
 from eyespot.encoders import Encoder, HeadedEncoder
 from eyespot.evaluate import FeatureBank
-from eyespot.evaluate.datasets import open_image_folder
 
 SEMANTIC = "semantic_mobilenetv2_in1k.onnx"
 

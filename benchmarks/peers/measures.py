@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot import Encoder
+from eyespot.data.labelled.base import Pictures
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.datasets.base import Pictures
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.feature_geometry import rankme
+from eyespot.evaluate.protocols.feature_geometry import rankme
 from eyespot.features import resize_map
 
 RIDGE = 1e-2

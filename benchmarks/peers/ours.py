@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from eyespot import Encoder, load_encoder
 from eyespot.data import DataConfig, PictureLoader, ViewConfig
-from eyespot.data.randomness import seed_everything
-from eyespot.distill.committee import Committee, as_unit_floats
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.committee import Committee
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Batch, Task
 from eyespot.engine.trainer import Trainer
+from eyespot.pictures import as_unit_floats
+from eyespot.randomness import seed_everything
 
 
 class PeersLosses(Task):

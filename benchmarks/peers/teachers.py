@@ -13,7 +13,7 @@ from job import FREE_SIZE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyespot.evaluate.datasets.base import ClassificationData, SegmentationData
+from eyespot.data.labelled.base import ClassificationData, SegmentationData
 
 BATCH = 64
 SMALLEST_CROP = 0.35

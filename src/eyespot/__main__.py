@@ -1,5 +1,5 @@
 """`python -m eyespot` is the `eyespot` command."""
 
-from eyespot.cli import main
+from eyespot.cli.main import main
 
 main()

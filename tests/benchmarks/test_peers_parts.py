@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from eyespot.distill.losses import distillation_losses
+from eyespot.distill.features.losses import distillation_losses
 from eyespot.features import Features
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
@@ -179,8 +179,8 @@ def test_files_become_batches_and_the_same_seed_gives_the_same_ones(tmp_path: Pa
 def test_scenes_as_files_can_be_opened_by_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import material
 
-    from eyespot.evaluate.datasets import open_image_folder
-    from eyespot.evaluate.datasets.mask_folder import open_mask_folder
+    from eyespot.data.sets import open_image_folder
+    from eyespot.data.sets.mask_folder import open_mask_folder
 
     monkeypatch.setattr(material, "SPLITS", {"train": (40, 0), "val": (40, 2**32)})
     made = material.toybox(tmp_path)

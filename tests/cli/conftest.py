@@ -7,7 +7,7 @@ import pytest
 from cli_tiny import SMALL_PROXY, TINY
 
 from eupe_tiny import write_pictures, write_teachers
-from eyespot.cli import main
+from eyespot.cli.main import main
 from eyespot.engine.trainer import Trainer
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from eyespot import __version__
-from eyespot.cli import VERBS, main
+from eyespot.cli.main import VERBS, main
 
 # The front door
 
@@ -197,7 +197,7 @@ def test_flags_become_settings(
     eyespot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], path: str, value: Any
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr("eyespot.recipes.eupe.distill", lambda config, output: given.append(config) or output)
+    monkeypatch.setattr("eyespot.recipes.eupe.recipe.distill", lambda config, output: given.append(config) or output)
     answer = eyespot("distill", "eupe", "--teachers", "timm/test_vit", *flags, "--output", tmp_path)
     assert answer.code == 0, answer.err
     assert follow(given[0], path.split(".")) == value

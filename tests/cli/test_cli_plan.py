@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eyespot.cli_plan import _pair, plan
+from eyespot.cli.plan import _pair, plan
 
 TINY = [
     *("eupe", "--teachers", "timm/test_vit2", "--proxy", "none", "--student.model", "timm/test_vit", "--steps", "10"),

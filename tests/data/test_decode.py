@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eyespot.data.decode import PictureError, decode_picture
-from eyespot.data.views import View, apply_view
+from eyespot.data.sources.decode import PictureError, decode_picture
+from eyespot.data.views.draw import View, apply_view
 
 
 def encoded(picture, format="PNG", **options):

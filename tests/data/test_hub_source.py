@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from eyespot.data import DataConfig, PictureError, PictureLoader, PictureSource, open_source
-from eyespot.data.hub_source import HubSource, may_fetch
-from eyespot.plan.storage import look_at_pictures
+from eyespot.data.sources.hub import HubSource, may_fetch
+from eyespot.plan.storage import count_pictures
 
 datasets = pytest.importorskip("datasets")
 
@@ -144,11 +144,11 @@ def test_batches(saved, workers):
 
 def test_a_plan_measures_folders_and_fetches_nothing(saved):
     spec = f"datasets/{saved}"
-    found = look_at_pictures(DataConfig(sources=[spec]), None, None)
+    found = count_pictures(DataConfig(sources=[spec]), None, None)
     assert found.count == 5
     assert found.mean_bytes == pytest.approx(np.mean([len(png(10 * row)) for row in range(5)]))
     assert not may_fetch(spec) and not may_fetch(f"{spec}?split=test") and may_fetch("datasets/some/name")
-    unknown = look_at_pictures(DataConfig(sources=["datasets/some/name"]), None, None)
+    unknown = count_pictures(DataConfig(sources=["datasets/some/name"]), None, None)
     assert unknown.count is None and "datasets/some/name" in unknown.unknown[0]
 
 

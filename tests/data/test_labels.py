@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from eyespot.data import open_source, write_shards
-from eyespot.data.labels import Classes, classes_of, labelled_count
+from eyespot.data.labelled.labels import Classes, classes_of, labelled_count
 from eyespot.data.toybox.scenes import SHAPES
 
 PICTURES = {"cat": 3, "dog": 2, "owl": 1}

@@ -10,11 +10,12 @@ import tyro
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from eyespot.data.decode import PictureError
-from eyespot.data.loader import BrokenSourceError, DataConfig, PictureLoader
-from eyespot.data.shards import write_shards
-from eyespot.data.sources import FolderSource
-from eyespot.data.views import ViewConfig, apply_view, draw_view
+from eyespot.data.loading.batch_loader import BrokenSourceError
+from eyespot.data.loading.pictures import DataConfig, PictureLoader
+from eyespot.data.sources.decode import PictureError
+from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.shards import write_shards
+from eyespot.data.views.draw import ViewConfig, apply_view, draw_view
 
 
 @pytest.fixture(scope="module")

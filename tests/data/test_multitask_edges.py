@@ -3,8 +3,8 @@ import torch
 from scipy import ndimage
 from skimage.morphology import thin
 
-from eyespot.data.geometry import depth_to_normals
-from eyespot.data.multitask.edges import class_boundaries, surface_boundaries, thinned
+from eyespot.data.labelled.edges import class_boundaries, surface_boundaries, thinned
+from eyespot.data.labelled.geometry import depth_to_normals
 from eyespot.dense_tasks import IGNORE
 
 INTRINSICS = torch.tensor([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]], dtype=torch.float64)

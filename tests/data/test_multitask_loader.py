@@ -5,9 +5,12 @@ import pickle
 import pytest
 import torch
 
-from eyespot.data.batch_loader import BrokenSourceError
-from eyespot.data.decode import PictureError
-from eyespot.data.multitask import MultiTaskLoader, MultiTaskSample, PairedViewConfig, open_multitask, paired_view
+from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.loading.batch_loader import BrokenSourceError
+from eyespot.data.loading.maps import MultiTaskLoader
+from eyespot.data.sets.opening import open_multitask
+from eyespot.data.sources.decode import PictureError
+from eyespot.data.views.paired import PairedViewConfig, paired_view
 from eyespot.dense_tasks import dense_task
 from eyespot.engine.trainer import split
 

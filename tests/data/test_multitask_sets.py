@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from eyespot.data.decode import PictureError
-from eyespot.data.geometry import depth_to_normals
-from eyespot.data.layout import LayoutError
-from eyespot.data.multitask import open_multitask
-from eyespot.data.multitask.edges import class_boundaries, surface_boundaries
-from eyespot.data.multitask.pascal_context import NORMAL_CLASSES, part_class
+from eyespot.data.labelled.edges import class_boundaries, surface_boundaries
+from eyespot.data.labelled.geometry import depth_to_normals
+from eyespot.data.labelled.layout import LayoutError
+from eyespot.data.sets.opening import open_multitask
+from eyespot.data.sets.pascal_context import NORMAL_CLASSES, part_class
+from eyespot.data.sources.decode import PictureError
 from eyespot.data.toybox import KEYPOINTS, render
 from eyespot.dense_tasks import IGNORE
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from eyespot.data.multitask.colours import Distortion, distorted, draw_distortion
-from eyespot.data.multitask.points import mirrored_types, point_maps
-from eyespot.data.multitask.samples import MultiTaskSample
-from eyespot.data.multitask.views import FILL, PairedViewConfig, centred, flipped, largest_share, paired_view
+from eyespot.data.labelled.colours import Distortion, distorted, draw_distortion
+from eyespot.data.labelled.points import mirrored_types, point_maps
+from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.views.paired import FILL, PairedViewConfig, centred, flipped, largest_share, paired_view
 from eyespot.dense_tasks import IGNORE, dense_task
 
 TASKS = {

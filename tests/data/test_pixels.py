@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from eyespot.data.pixels import blur_weights, blurred, channel_means, recoloured, resized, solarized
+from eyespot.data.views.pixels import blur_weights, blurred, channel_means, recoloured, resized, solarized
 
 
 def noise(*shape, seed=0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyespot.data.randomness import numpy_generator, seed_everything, seed_of
+from eyespot.randomness import numpy_generator, seed_everything, seed_of
 
 
 def draws():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eyespot.data import DataConfig, PictureLoader
-from eyespot.data.sampling import SamplingPlan
+from eyespot.data.loading.sampling import SamplingPlan
 
 
 def joined(plan, steps):

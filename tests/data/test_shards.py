@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyespot.data.decode import PictureError
-from eyespot.data.shards import ShardSource, write_shards
-from eyespot.data.sources import FolderSource, PictureSource
+from eyespot.data.sources.base import PictureSource
+from eyespot.data.sources.decode import PictureError
+from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.shards import ShardSource, write_shards
 
 
 def png(colour, size=(8, 8)):

@@ -3,9 +3,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from eyespot.data.decode import PictureError
-from eyespot.data.shards import write_shards
-from eyespot.data.sources import FolderSource, PictureSource, open_source
+from eyespot.data.sources.base import PictureSource
+from eyespot.data.sources.decode import PictureError
+from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.opening import open_source
+from eyespot.data.sources.shards import write_shards
 
 
 def picture(path, colour=(10, 20, 30), size=(6, 4)):

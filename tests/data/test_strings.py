@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyespot.data.strings import StringTable
+from eyespot.data.sources.strings import StringTable
 
 
 @given(st.lists(st.text()))

@@ -15,9 +15,9 @@ from timm.data import create_transform
 from timm.data.auto_augment import rand_augment_transform
 
 from eyespot.data import DataConfig, PictureLoader
-from eyespot.data.randomness import seed_of
-from eyespot.data.strong import ERASED_AREA, _transform, draw_erased, erase, randaugment
-from eyespot.data.views import View, ViewConfig, apply_view, draw_view
+from eyespot.data.views.draw import View, ViewConfig, apply_view, draw_view
+from eyespot.data.views.strong import ERASED_AREA, _transform, draw_erased, erase, randaugment
+from eyespot.randomness import seed_of
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 POLICIES = ["rand-m7-mstd0.5", "rand-m9-mstd0.5-inc1", "rand-m9-n3-mmax15-p0.8", "rand-mstd1-tweights", "rand"]

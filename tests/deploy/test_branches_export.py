@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from eyespot.data.randomness import torch_generator
 from eyespot.deploy.export import export
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
-from eyespot.encoders.branches import MultiBranchConv
-from eyespot.encoders.fusing import fused
+from eyespot.encoders.forms.branches import MultiBranchConv
+from eyespot.encoders.forms.fusing import fused
+from eyespot.randomness import torch_generator
 
 SPECS = (
     "timm/ghostnetv3_050?pretrained=false",

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eyespot.data.loader import BrokenSourceError
+from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.deploy.calibration import calibration_batches
 
 

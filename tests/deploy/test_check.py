@@ -4,8 +4,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from eyespot.data.randomness import torch_generator
 from eyespot.deploy.check import numeric_check
+from eyespot.randomness import torch_generator
 
 NAMES = ("summary", "patches")
 

@@ -18,7 +18,7 @@ from eyespot.encoders import load_encoder
 pytest.importorskip("executorch", reason="ExecuTorch is not installed")
 
 from eyespot.deploy.formats import executorch
-from eyespot.encoders.executorch_source import ExecutorchEncoder, open_session
+from eyespot.encoders.runtimes.executorch import ExecutorchEncoder, open_session
 
 TINY = "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=false&depth=1"
 LAYERS = [f"encoder.model.blocks.0.{name}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 import eyespot.deploy.formats.onnx
-from eyespot.cli import main
+from eyespot.cli.main import main
 from eyespot.deploy import ExportError, Int8, class_text, export
 from eyespot.deploy.formats import FORMATS, find_format
 from eyespot.encoders import load_encoder, save_encoder
-from eyespot.encoders.text import save_text_embeddings
+from eyespot.encoders.text.embeddings import save_text_embeddings
 
 TINY = "timm/test_vit?pretrained=false"
 ROPE = "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=false&depth=1"
@@ -104,8 +104,8 @@ def spoil(file):
 
 
 def test_a_teachers_space_inner_layers_and_a_zero_shot_head(tmp_path):
-    from eyespot.distill.chain import AdapterChain
-    from eyespot.distill.heads import AdapterHead
+    from eyespot.distill.features.chain import AdapterChain
+    from eyespot.distill.features.heads import AdapterHead
 
     encoder = load_encoder(TINY)
     torch.manual_seed(0)

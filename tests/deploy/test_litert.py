@@ -14,7 +14,7 @@ from eyespot.deploy.formats import litert
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
 from eyespot.encoders.licenses import Terms
-from eyespot.encoders.litert_source import FACTS_MEMBER, LitertEncoder, open_session
+from eyespot.encoders.runtimes.litert import FACTS_MEMBER, LitertEncoder, open_session
 
 NO_CONVERTER = "litert-torch is not installed: it wants an environment of its own, see docs/deploy/litert.md"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eyespot.cli import main
+from eyespot.cli.main import main
 from eyespot.deploy import export
-from eyespot.deploy.benchmark.subjects import read_subject
+from eyespot.deploy.benchmark.subjects import read_timed_model
 from eyespot.deploy.check import numeric_check
 from eyespot.deploy.formats.onnx import write
 from eyespot.deploy.graph import exportable, trace
@@ -64,7 +64,7 @@ def test_open_sizes(tmp_path):
 
 def test_the_benchmark_counts_the_heads_too(tmp_path):
     folder = save_encoder(tiny(), tmp_path / "model")
-    stem, whole = read_subject(f"run/{folder}?path=stem", [64], [1]), read_subject(f"run/{folder}", [64], [1])
+    stem, whole = read_timed_model(f"run/{folder}?path=stem", [64], [1]), read_timed_model(f"run/{folder}", [64], [1])
     assert whole.groups[0].gmacs > 2 * stem.groups[0].gmacs
 
 

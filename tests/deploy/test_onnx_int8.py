@@ -12,7 +12,7 @@ from eyespot.deploy.formats.onnx import write
 from eyespot.deploy.formats.onnx_int8 import write_int8
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.onnx_source import ROUNDED, open_session
+from eyespot.encoders.runtimes.onnx import ROUNDED, open_session
 from eyespot.features import Features
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'eyespot[onnx]'")

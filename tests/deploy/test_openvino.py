@@ -17,7 +17,7 @@ from eyespot.deploy.formats.openvino import write, write_int8
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
 from eyespot.encoders.identity import weights_hash
-from eyespot.encoders.openvino_source import import_openvino, open_session
+from eyespot.encoders.runtimes.openvino import import_openvino, open_session
 
 openvino = pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'eyespot[openvino]'")
 SIZE = (64, 48)

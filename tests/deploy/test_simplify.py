@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eyespot.data.randomness import torch_generator
 from eyespot.deploy.simplify import simplify
+from eyespot.randomness import torch_generator
 
 SIZE = (8, 8)
 

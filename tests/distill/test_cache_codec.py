@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from eyespot.data.randomness import torch_generator
-from eyespot.distill.cache.codec import Codec, Layout
+from eyespot.distill.cache.codec import Codec, RowLayout
 from eyespot.distill.cache.projection import Projection, fit_projection
 from eyespot.features import Features
+from eyespot.randomness import torch_generator
 
 C, D, H, W = 7, 6, 3, 5
 STORES = ["bfloat16", "float16", "int8"]
@@ -18,7 +18,7 @@ def features(count=4, key=0, scale=1.0, shift=0.0):
 
 
 def codec(store="bfloat16", projection=None, channels=D):
-    return Codec(Layout(store, C, (channels, H, W)), projection, "a teacher")
+    return Codec(RowLayout(store, C, (channels, H, W)), projection, "a teacher")
 
 
 def there_and_back(coder, wanted):
@@ -82,7 +82,7 @@ def test_what_was_stored_once_is_stored_the_same_again(store, rank):
     ("width", "channels", "grid"), [(1, 1, (1, 1)), (3, 5, (7, 7)), (8, 4, (2, 9)), (5, 1, (1, 3))]
 )
 def test_a_record_is_as_long_as_its_formula_says(store, width, channels, grid):
-    layout = Layout(store, width, (channels, *grid))
+    layout = RowLayout(store, width, (channels, *grid))
     numbers = channels * grid[0] * grid[1]
     size = 2 * width + (numbers + 8 * channels if store == "int8" else 2 * numbers)
     assert layout.record_bytes == -(-size // 8) * 8
@@ -95,8 +95,8 @@ def test_a_record_is_as_long_as_its_formula_says(store, width, channels, grid):
 
 @pytest.mark.parametrize("store", STORES)
 def test_a_layout_survives_json(store):
-    layout = Layout(store, C, (D, H, W))
-    assert Layout.from_json({"setting": {"store": store}, **layout.as_json()}) == layout
+    layout = RowLayout(store, C, (D, H, W))
+    assert RowLayout.from_json({"setting": {"store": store}, **layout.as_json()}) == layout
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eyespot.data.randomness import torch_generator
 from eyespot.distill.cache.reader import DamagedCacheWarning, ShardReader
 from eyespot.distill.cache.rows import RowNumbers
 from eyespot.distill.cache.shards import read_head, write_shard
+from eyespot.randomness import torch_generator
 
 R, ROWS = 24, 50
 

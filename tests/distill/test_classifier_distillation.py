@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from toy_encoders import ToyEncoder, make_batch
 
-from eyespot.distill import classifier_distillation as module
-from eyespot.distill import logit_losses
-from eyespot.distill.classifier_distillation import (
+from eyespot.distill.classes import classifier_distillation as module
+from eyespot.distill.classes import logit_losses
+from eyespot.distill.classes.classifier_distillation import (
     ClassifierDistillation,
+    ClassifierStudent,
     LabelConfig,
-    Pupil,
     hard_classes,
 )
-from eyespot.distill.looks import Look
-from eyespot.distill.mixing import MixConfig
+from eyespot.distill.classes.mixing import MixConfig
+from eyespot.distill.classes.outputs import ClassifierOutput
 from eyespot.encoders import HeadedEncoder
 from eyespot.features import Features
 
@@ -34,7 +34,7 @@ def batch(labels=(0, 1, 2, 3), step=0):
 
 
 def make_task(pupils=None, teacher="teacher", mix=None, label=None, **options):
-    known = {"student": Pupil(classifier("student"))} if pupils is None else pupils
+    known = {"student": ClassifierStudent(classifier("student"))} if pupils is None else pupils
     return ClassifierDistillation(
         known,
         classifier(teacher, summary_dim=9, native_size=(40, 40)) if teacher else None,
@@ -85,7 +85,7 @@ def test_teacher_and_students_see_the_same_mixed_pictures(monkeypatch):
         return original(self, images)
 
     monkeypatch.setattr(HeadedEncoder, "forward", watch)
-    pupils = {name: Pupil(classifier(name)) for name in ("one", "two")}
+    pupils = {name: ClassifierStudent(classifier(name)) for name in ("one", "two")}
     task = ClassifierDistillation(
         pupils,
         classifier("teacher"),
@@ -122,7 +122,7 @@ def test_students_become_what_each_becomes_alone():
     methods = {"plain": "kd", "apart": "dkd", "alike": "dist", "none": "none"}
 
     def pupil(name):
-        return Pupil(classifier("student"), methods[name])
+        return ClassifierStudent(classifier("student"), methods[name])
 
     def gradients(task, name):
         return {key: value.grad for key, value in task.learner(name).named_parameters() if value.requires_grad}
@@ -163,7 +163,7 @@ def test_a_picture_without_label_adds_nothing_to_the_label_term(loss):
 
 def test_hard_class_is_the_label_or_what_the_teacher_says():
     said = torch.eye(3)[[2, 2]]
-    teacher = Look(logits=said, summary=torch.zeros(2, 1))
+    teacher = ClassifierOutput(logits=said, summary=torch.zeros(2, 1))
     targets = torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.0, 0.0]])
     assert hard_classes(targets, teacher).tolist() == [1, 2]
     assert hard_classes(None, teacher).tolist() == [2, 2]
@@ -187,11 +187,11 @@ def test_what_cannot_be_taught_is_refused():
     with pytest.raises(ValueError, match="nothing to learn from"):
         make_task(teacher=None, label=LabelConfig(weight=0.0))
     with pytest.raises(ValueError, match="has no class head"):
-        make_task({"student": Pupil(ToyEncoder("bare"))})
+        make_task({"student": ClassifierStudent(ToyEncoder("bare"))})
     with pytest.raises(ValueError, match="the student has 3 classes, the teacher 5"):
-        make_task({"student": Pupil(classifier("student", classes=3))})
+        make_task({"student": ClassifierStudent(classifier("student", classes=3))})
     with pytest.raises(ValueError, match="did you mean 'kd'"):
-        make_task({"student": Pupil(classifier("student"), "kdd")})
+        make_task({"student": ClassifierStudent(classifier("student"), "kdd")})
 
 
 def test_an_encoder_without_head_can_teach_features():
@@ -200,7 +200,7 @@ def test_an_encoder_without_head_can_teach_features():
             return Features(*(getattr(super(Bare, self)._encode(images), part) for part in ("summary", "patches")))
 
     task = ClassifierDistillation(
-        {"student": Pupil(classifier("student"), "rkd")},
+        {"student": ClassifierStudent(classifier("student"), "rkd")},
         Bare("bare"),
         label=LabelConfig(),
         mix=MixConfig(),

@@ -6,16 +6,11 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_encoders import ToyEncoder, make_batch, pictures
 
-from eyespot.distill.committee import (
-    Committee,
-    as_unit_floats,
-    has_random_weights,
-    load_committee,
-    require_permissive,
-    resize_pictures,
-    short_names,
-)
+from eyespot.distill.committee import Committee, load_committee
 from eyespot.encoders import load_encoder, save_encoder
+from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.permissive import require_permissive
+from eyespot.pictures import as_unit_floats, resize_pictures
 
 
 def mixed():

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-
-from eyespot.distill.crd import contrast, similarities
-from eyespot.distill.methods import Look, LookShape, MethodSettings, make_method
 from processes import start_process
+
+from eyespot.distill.classes.crd import contrast, similarities
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.methods import make_method
+from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 
 SETTINGS = MethodSettings(crd_width=8, crd_negatives=50)
 PICTURES = 12
@@ -15,12 +17,12 @@ PICTURES = 12
 
 def make(settings=SETTINGS, pictures=PICTURES):
     torch.manual_seed(0)
-    return make_method("crd", settings, LookShape(0, 6), LookShape(0, 4), pictures)
+    return make_method("crd", settings, OutputShape(0, 6), OutputShape(0, 4), pictures)
 
 
 def looks(batch, key=0):
     generator = torch.Generator().manual_seed(key)
-    return [Look(torch.zeros(batch, 0), torch.randn(batch, width, generator=generator)) for width in (6, 4)]
+    return [ClassifierOutput(torch.zeros(batch, 0), torch.randn(batch, width, generator=generator)) for width in (6, 4)]
 
 
 def tell(method, picture, key=0):
@@ -135,7 +137,7 @@ def one_of_two(rank, folder):
     torch.manual_seed(9)
     whole = looks(4, 9)
     half = slice(2 * rank, 2 * rank + 2)
-    seen = [Look(look.logits[half], look.summary[half]) for look in whole]
+    seen = [ClassifierOutput(look.logits[half], look.summary[half]) for look in whole]
     loss = method(*seen, torch.zeros(2).long(), torch.tensor([3, 8, 8, 0])[half])["crd"]
     torch.save({"loss": loss.detach(), **method.state_dict()}, folder / f"{rank}.pt")
     dist.destroy_process_group()

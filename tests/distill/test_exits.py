@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eyespot.distill.exits import MapExit, Merging, SeparableConv, TokenExit, grid_side
-from eyespot.distill.logit_losses import ofa
-from eyespot.distill.methods import Look, LookShape, MethodSettings, look_shape, make_method
+from eyespot.distill.classes.exits import MapExit, Merging, SeparableConv, TokenExit, grid_side
+from eyespot.distill.classes.logit_losses import ofa
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.methods import make_method
+from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape, output_shape
 from eyespot.encoders import load_encoder
 from eyespot.encoders.taps import Taps
 
@@ -34,7 +36,7 @@ def measured(student):
     spec = SPECS[student]
     with torch.device("meta"):
         encoder = load_encoder(f"timm/{spec}{'&' if '?' in spec else '?'}pretrained=false")
-    return sum(map(torch.Tensor.numel, encoder.parameters())), look_shape(encoder, Taps(encoder), 224)
+    return sum(map(torch.Tensor.numel, encoder.parameters())), output_shape(encoder, Taps(encoder), 224)
 
 
 TABLE = [
@@ -60,7 +62,7 @@ def test_published_parameter_counts(teacher, classes, student, size, extra, stag
     body, shape = measured(student)
     with torch.device("meta"):
         shape = replace(shape, num_classes=classes)
-        method = make_method("ofa", MethodSettings(), shape, LookShape(classes, WIDTHS[teacher]), 1)
+        method = make_method("ofa", MethodSettings(), shape, OutputShape(classes, WIDTHS[teacher]), 1)
     counts = [sum(map(torch.Tensor.numel, leave.parameters())) for leave in method.exits]
     assert round((body + (shape.summary + 1) * classes) / 1e6, 3) == size
     assert tuple(round(count / 1e6, 3) for count in counts) == stages
@@ -185,7 +187,7 @@ def test_initial_weights():
 
 
 def test_exponents_go_to_stages_in_order_and_the_last_to_the_logits():
-    shape = LookShape(5, 8, ((4, 4, 4), (4, 4, 4), (8, 2, 2), (8, 2, 2)))
+    shape = OutputShape(5, 8, ((4, 4, 4), (4, 4, 4), (8, 2, 2), (8, 2, 2)))
     settings = MethodSettings(
         stages=(2, 4),
         ofa_exponents=(1.2, 1.3, 1.5),
@@ -194,10 +196,10 @@ def test_exponents_go_to_stages_in_order_and_the_last_to_the_logits():
         temperature=3.0,
         ofa_form="paper",
     )
-    method = make_method("ofa", settings, shape, LookShape(5, 3), 1).eval()
-    seen = Look(torch.randn(3, 5), torch.randn(3, 8), tuple(torch.randn(3, *tap) for tap in shape.taps))
+    method = make_method("ofa", settings, shape, OutputShape(5, 3), 1).eval()
+    seen = ClassifierOutput(torch.randn(3, 5), torch.randn(3, 8), tuple(torch.randn(3, *tap) for tap in shape.taps))
     teacher, target = torch.randn(3, 5), torch.tensor([0, 3, 1])
-    terms = method(seen, Look(teacher, torch.randn(3, 3)), target, torch.arange(3))
+    terms = method(seen, ClassifierOutput(teacher, torch.randn(3, 3)), target, torch.arange(3))
     exits = [leave(seen.taps[stage]) for leave, stage in zip(method.exits, (1, 3), strict=True)]
     wanted = sum(ofa(z, teacher, target, e, 3.0, "paper") for z, e in zip(exits, (1.2, 1.3), strict=True))
     torch.testing.assert_close(terms["ofa"], 0.1 * wanted)
@@ -219,13 +221,13 @@ def test_real_students_of_small_pictures(student):
     torch.manual_seed(0)
     encoder = load_encoder(f"timm/{spec}{'&' if '?' in spec else '?'}pretrained=false").train()
     taps = Taps(encoder)
-    shape = replace(look_shape(encoder, taps, size), num_classes=5)
-    method = make_method("ofa", MethodSettings(), shape, LookShape(5, 24), 1)
+    shape = replace(output_shape(encoder, taps, size), num_classes=5)
+    method = make_method("ofa", MethodSettings(), shape, OutputShape(5, 24), 1)
     features, tapped = taps(torch.rand(2, 3, size, size))
     logits = F.pad(features.summary, (0, 5))[:, -5:]
     terms = method(
-        Look(logits, features.summary, tapped),
-        Look(torch.randn(2, 5), torch.randn(2, 24)),
+        ClassifierOutput(logits, features.summary, tapped),
+        ClassifierOutput(torch.randn(2, 5), torch.randn(2, 24)),
         torch.zeros(2).long(),
         torch.zeros(2).long(),
     )

@@ -7,7 +7,7 @@ from toy_encoders import ToyEncoder, make_batch
 
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.features import Features

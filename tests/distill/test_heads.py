@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eyespot.distill.heads import AdapterHead, TeacherAdapter
+from eyespot.distill.features.heads import AdapterHead, TeacherAdapter
 from eyespot.features import Features
 
 

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eyespot.distill.hints import angle_loss, as_map, distance_loss, neighbour_correlation, on_grid_of
-from eyespot.distill.methods import Look, LookShape, MethodSettings, make_method
+from eyespot.distill.classes.feature_hints import angle_loss, as_map, distance_loss, neighbour_correlation, on_grid_of
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.methods import make_method
+from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 from eyespot.features import resize_map
 
 OURS = torch.tensor([[1.0, 0, 2], [0, 1, 1], [2, 2, 0]])
@@ -21,12 +23,12 @@ def told(name, student, teacher, shapes, settings=None):
 
 
 def summaries(values):
-    return Look(torch.zeros(len(values), 0), values)
+    return ClassifierOutput(torch.zeros(len(values), 0), values)
 
 
 def test_rkd_as_in_the_authors_code():
     """`ofakd.md`, section (h)."""
-    shapes = (LookShape(0, 3), LookShape(0, 2))
+    shapes = (OutputShape(0, 3), OutputShape(0, 2))
     _, terms = told("rkd", summaries(OURS), summaries(THEIRS), shapes)
     assert sum(terms.values()).item() == pytest.approx(6.598725, abs=1e-6)
     assert terms["rkd_distance"].item() == pytest.approx(25 * distance_loss(OURS, THEIRS).item())
@@ -64,7 +66,7 @@ def test_cc_by_hand():
 
 
 def test_cc_through_its_own_space():
-    method, terms = told("cc", summaries(OURS), summaries(THEIRS), (LookShape(0, 3), LookShape(0, 2)))
+    method, terms = told("cc", summaries(OURS), summaries(THEIRS), (OutputShape(0, 3), OutputShape(0, 2)))
     spaces = method.student_embedding(OURS), method.teacher_embedding(THEIRS)
     assert [space.shape[1] for space in spaces] == [128, 128]
     torch.testing.assert_close(terms["cc"], 0.02 * neighbour_correlation(*spaces))
@@ -94,8 +96,8 @@ def test_on_the_teachers_grid(ours, theirs):
 
 def test_fitnet_among_equals():
     """Where the convolutions are identities and the features equal there is nothing left to learn."""
-    shape = LookShape(0, 3, ((4, 8, 8), (4, 4, 4), (6, 4, 4), (8, 2, 2)))
-    seen = Look(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
+    shape = OutputShape(0, 3, ((4, 8, 8), (4, 4, 4), (6, 4, 4), (8, 2, 2)))
+    seen = ClassifierOutput(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
     method = make_method("fitnet", MethodSettings(), shape, shape, 10)
     for regressor in method.regressors:
         assert regressor.bias is None and regressor.kernel_size == (1, 1)
@@ -105,10 +107,10 @@ def test_fitnet_among_equals():
 
 
 def test_fitnet_sums_the_errors_of_the_chosen_stages():
-    ours = LookShape(0, 3, ((4, 8, 8), (4, 4, 4), (6, 4, 4), (8, 2, 2)))
-    theirs = LookShape(0, 3, ((17, 5),) * 4, prefix_tokens=1)
+    ours = OutputShape(0, 3, ((4, 8, 8), (4, 4, 4), (6, 4, 4), (8, 2, 2)))
+    theirs = OutputShape(0, 3, ((17, 5),) * 4, prefix_tokens=1)
     looks = [
-        Look(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
+        ClassifierOutput(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
         for shape in (ours, theirs)
     ]
     method, terms = told("fitnet", *looks, (ours, theirs), MethodSettings(stages=(1, 4), weight=2.0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.distill.logit_losses import (
+from eyespot.distill.classes.logit_losses import (
     binary_cross_entropy,
     bkd,
     cross_entropy,

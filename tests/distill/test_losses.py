@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.distill.losses import cosine_loss, distillation_losses, match_grids, patch_loss, summary_loss
+from eyespot.distill.features.losses import cosine_loss, distillation_losses, match_grids, patch_loss, summary_loss
 from eyespot.features import Features
 
 

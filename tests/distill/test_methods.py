@@ -6,14 +6,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from eyespot.distill.methods import METHODS, Look, LookShape, MethodSettings, make_method, method_class
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.methods import METHODS, make_method, method_class
+from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 
 CLASSES, PICTURES, BATCH = 10, 20, 6
 
 SHAPES = {
-    "maps": LookShape(CLASSES, 32, ((8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2))),
-    "tokens": LookShape(CLASSES, 12, ((17, 12),) * 4, prefix_tokens=1),
-    "swin tokens": LookShape(CLASSES, 32, ((256, 4), (64, 8), (16, 16), (4, 32))),
+    "maps": OutputShape(CLASSES, 32, ((8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2))),
+    "tokens": OutputShape(CLASSES, 12, ((17, 12),) * 4, prefix_tokens=1),
+    "swin tokens": OutputShape(CLASSES, 32, ((256, 4), (64, 8), (16, 16), (4, 32))),
 }
 SPEAKING = [name for name in METHODS if name != "none"]
 SETTINGS = MethodSettings(crd_negatives=64, crd_width=16, cc_width=16)
@@ -26,7 +28,7 @@ def look(shape, key=0, batch=BATCH):
     def leaf(*size):
         return torch.randn(batch, *size, generator=generator).requires_grad_()
 
-    return Look(leaf(shape.num_classes), leaf(shape.summary), tuple(leaf(*tap) for tap in shape.taps))
+    return ClassifierOutput(leaf(shape.num_classes), leaf(shape.summary), tuple(leaf(*tap) for tap in shape.taps))
 
 
 def tensors(seen):
@@ -98,7 +100,7 @@ def test_least_where_the_student_says_what_the_teacher_does(name):
     method, key = make(name, teacher="maps"), {"ofa": "kd", "bkd": "bkd"}[name]
 
     def told(logits):
-        return method(Look(logits, teacher.summary, teacher.taps), teacher, *numbers())[key]
+        return method(ClassifierOutput(logits, teacher.summary, teacher.taps), teacher, *numbers())[key]
 
     for draw in range(5):
         step = 0.1 * torch.randn(best.shape, generator=torch.Generator().manual_seed(draw))
@@ -140,12 +142,12 @@ def test_first_epoch_of_the_authors_log(classes, weight):
 
     With heads at zero every model is clueless, whatever the teacher says.
     """
-    shape = LookShape(classes, 32, SHAPES["maps"].taps)
+    shape = OutputShape(classes, 32, SHAPES["maps"].taps)
     method = make_method("ofa", MethodSettings(ofa_stage_weight=weight), shape, shape, PICTURES)
     for leave in method.exits:
         torch.nn.init.zeros_(leave[-1].weight)
     ours = look(shape)
-    terms = method(Look(torch.zeros(BATCH, classes), ours.summary, ours.taps), look(shape, 1), *numbers())
+    terms = method(ClassifierOutput(torch.zeros(BATCH, classes), ours.summary, ours.taps), look(shape, 1), *numbers())
     assert terms["kd"].item() == pytest.approx(math.log(classes), rel=1e-5)
     assert terms["ofa"].item() == pytest.approx(4 * weight * math.log(classes), rel=1e-5)
 
@@ -165,12 +167,12 @@ def test_unknown_method(word, near):
 @pytest.mark.parametrize("name", ["kd", "bkd", "dkd", "dist", "ofa"])
 def test_logits_of_other_classes_are_refused_at_the_start(name):
     with pytest.raises(ValueError, match=r"10 classes, the teacher 3.*fitnet"):
-        make_method(name, SETTINGS, SHAPES["maps"], LookShape(3, 32), PICTURES)
+        make_method(name, SETTINGS, SHAPES["maps"], OutputShape(3, 32), PICTURES)
 
 
 @pytest.mark.parametrize("name", ["fitnet", "cc", "rkd", "crd"])
 def test_features_may_be_told_whatever_the_classes(name):
-    shape = LookShape(3, 12, SHAPES["tokens"].taps, 1)
+    shape = OutputShape(3, 12, SHAPES["tokens"].taps, 1)
     method = make_method(name, SETTINGS, SHAPES["maps"], shape, PICTURES)
     terms = method(look(SHAPES["maps"]), look(shape, 1), *numbers())
     assert sum(terms.values()).isfinite()
@@ -179,7 +181,7 @@ def test_features_may_be_told_whatever_the_classes(name):
 @pytest.mark.parametrize(("name", "who"), [("ofa", "student"), ("fitnet", "student")])
 def test_missing_taps_are_refused_at_the_start(name, who):
     with pytest.raises(ValueError, match=f"{name} needs four taps of the {who}, got 0"):
-        make_method(name, SETTINGS, LookShape(CLASSES, 8), SHAPES["tokens"], PICTURES)
+        make_method(name, SETTINGS, OutputShape(CLASSES, 8), SHAPES["tokens"], PICTURES)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from timm.data.mixup import mixup_target
 
-from eyespot.distill.mixing import MixConfig, is_labelled, mix
+from eyespot.distill.classes.mixing import MixConfig, is_labelled, mix
 
 CLASSES = 7
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyespot.distill.rotations import balancing_rotation, hadamard
+from eyespot.distill.features.rotations import balancing_rotation, hadamard
 
 KNOWN = [1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 60, 64, 72, 80, 128, 192, 256, 320, 384, 768, 1280]
 UNKNOWN = [3, 5, 6, 7, 9, 10, 92, 100, 191]

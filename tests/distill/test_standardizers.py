@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from eyespot.data.randomness import torch_generator
-from eyespot.distill.standardizers import STANDARDIZERS, EmaStandardizer, FeatureStandardizer
+from eyespot.distill.features.standardizers import STANDARDIZERS, EmaStandardizer, FeatureStandardizer
 from eyespot.features import Features
+from eyespot.randomness import torch_generator
 
 FITTED = [kind for kind in STANDARDIZERS if kind != "none"]
 WIDTHS = [1, 2, 5, 7, 12, 16, 33]

@@ -5,7 +5,7 @@ from timm.models.ghostnet import _create_ghostnet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eyespot.data.randomness import torch_generator
+from eyespot.randomness import torch_generator
 
 WIDTHS = (0.5, 1.0, 1.3, 1.6)
 

@@ -7,11 +7,11 @@ import torchvision
 from ghosts import WIDTHS, counts, ghostnet, randomised
 from torch import nn
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
-from eyespot.encoders.branches import MultiBranchConv, add_branches, compact_pairs, ghost_pairs
-from eyespot.encoders.pairs import conv_norm_pairs
+from eyespot.encoders.forms.branches import MultiBranchConv, add_branches, compact_pairs, ghost_pairs
+from eyespot.encoders.forms.pairs import conv_norm_pairs
 from eyespot.encoders.taps import stage_taps
+from eyespot.randomness import torch_generator
 
 
 def pair(c_in=6, c_out=6, kernel=3, stride=1, groups=6, bias=False):

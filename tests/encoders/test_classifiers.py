@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from torch import nn
 
-from eyespot.data.randomness import torch_generator
+from eyespot.data.sets import open_image_folder
 from eyespot.encoders import HeadedEncoder, load_classifier, load_encoder, save_encoder
-from eyespot.encoders.timm_heads import released_names, running_statistics_kept
-from eyespot.evaluate.datasets import open_image_folder
+from eyespot.encoders.sources.timm_heads import released_names, running_statistics_kept
+from eyespot.randomness import torch_generator
 
 VIT = "depth=2&embed_dim=48&num_heads=3&"
 FAMILIES = {

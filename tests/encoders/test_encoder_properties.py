@@ -8,9 +8,9 @@ import torch
 from zoo import ENTRIES
 from zoo_timm import ENTRIES as TIMM
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.features import Features
+from eyespot.randomness import torch_generator
 
 WANTED_SIZES = ((64, 64), (64, 96), (128, 64))
 

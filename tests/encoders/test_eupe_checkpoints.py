@@ -10,12 +10,12 @@ from timm.models import convnext, eva
 from torch.nn import functional
 from zoo_eupe import CONVNEXTS, VITS, official_state, projector_state
 
-from eyespot.data.randomness import torch_generator
-from eyespot.distill.heads import AdapterHead
+from eyespot.distill.features.heads import AdapterHead
 from eyespot.encoders import load_encoder, save_encoder
-from eyespot.encoders.eupe import CHECKPOINTS, LICENSE, write_eupe_checkpoint
 from eyespot.encoders.licenses import Terms
-from eyespot.encoders.timm_source import create_timm_encoder
+from eyespot.encoders.sources.eupe import CHECKPOINTS, LICENSE, write_eupe_checkpoint
+from eyespot.encoders.sources.timm import create_timm_encoder
+from eyespot.randomness import torch_generator
 
 NAMES = [*VITS, *CONVNEXTS]
 SIZES = ((224, 224), (256, 192))

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 from zoo_eupe import official_state, projector_state
 
-from eyespot.distill.chain import AdapterChain
+from eyespot.distill.features.chain import AdapterChain
 from eyespot.encoders import load_encoder
-from eyespot.encoders.eupe import write_eupe_checkpoint
+from eyespot.encoders.sources.eupe import write_eupe_checkpoint
 
 
 @pytest.fixture(autouse=True)

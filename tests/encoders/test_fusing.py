@@ -7,12 +7,12 @@ import torchvision
 from ghosts import WIDTHS, counts, ghostnet, randomised
 from torch import nn
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
-from eyespot.encoders.branches import MultiBranchConv, add_branches
 from eyespot.encoders.classifiers import load_classifier
-from eyespot.encoders.fusing import fold_norms, fuse, fused, merge_branches
-from eyespot.encoders.pairs import conv_norm_pairs
+from eyespot.encoders.forms.branches import MultiBranchConv, add_branches
+from eyespot.encoders.forms.fusing import fold_norms, fuse, fused, merge_branches
+from eyespot.encoders.forms.pairs import conv_norm_pairs
+from eyespot.randomness import torch_generator
 
 NETWORKS = {
     "ghostnetv3_050": lambda: timm.create_model("ghostnetv3_050", num_classes=10),

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder
+from eyespot.randomness import torch_generator
 
 KERNEL = torch.randn(5, 3, 8, 8, generator=torch_generator("kernel"))
 

@@ -9,10 +9,10 @@ import zoo_open_clip
 from safetensors.torch import save_file
 from zoo_open_clip import STATISTICS, TOWERS, write_config
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
-from eyespot.encoders.open_clip_models import find_open_clip_model
-from eyespot.encoders.open_clip_source import _resample
+from eyespot.encoders.sources.open_clip import _resample
+from eyespot.encoders.sources.open_clip_models import find_open_clip_model
+from eyespot.randomness import torch_generator
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from eyespot import Encoder, Features
-from eyespot.distill.methods import LookShape, look_shape
+from eyespot.distill.classes.outputs import OutputShape, output_shape
 from eyespot.encoders import load_encoder
 from eyespot.encoders.headed import HeadedEncoder
 from eyespot.encoders.taps import Taps, equal_blocks, four_of, stage_taps
@@ -60,8 +60,8 @@ def swin(width):
 def test_shapes_at_224(spec, shapes, prefix):
     """OFA-KD's table, and families beside it."""
     encoder = on_meta(spec)
-    shape = look_shape(encoder, Taps(encoder), 224)
-    assert shape == LookShape(encoder.num_classes, encoder.summary_dim, shapes, prefix)
+    shape = output_shape(encoder, Taps(encoder), 224)
+    assert shape == OutputShape(encoder.num_classes, encoder.summary_dim, shapes, prefix)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_an_encoder_of_ones_own():
     encoder = TokenEncoder()
     taps = Taps(encoder)
     assert taps.names == ("layers.1", "layers.2", "layers.4", "layers.5")
-    assert look_shape(encoder, taps) == LookShape(0, 8, ((17, 8),) * 4, prefix_tokens=1)
+    assert output_shape(encoder, taps) == OutputShape(0, 8, ((17, 8),) * 4, prefix_tokens=1)
 
 
 def test_through_an_encoder_with_a_new_head():
@@ -171,7 +171,7 @@ def test_through_an_encoder_with_a_new_head():
     headed = HeadedEncoder(inside, 5)
     taps = Taps(headed)
     assert taps.names == tuple(f"encoder.{name}" for name in stage_taps(inside))
-    assert look_shape(headed, taps, 64) == LookShape(5, 128, ((256, 16), (64, 32), (16, 64), (4, 128)))
+    assert output_shape(headed, taps, 64) == OutputShape(5, 128, ((256, 16), (64, 32), (16, 64), (4, 128)))
 
 
 def test_outputs_are_those_of_the_modules():
@@ -318,7 +318,7 @@ def test_measuring_leaves_statistics_and_modes_alone():
     encoder.model.layer2.eval()
     modes = [module.training for module in encoder.modules()]
     state = {name: value.clone() for name, value in encoder.state_dict().items()}
-    shape = look_shape(encoder, Taps(encoder), 64)
+    shape = output_shape(encoder, Taps(encoder), 64)
     assert [module.training for module in encoder.modules()] == modes
     assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
-    assert shape.taps[0][1:] == (16, 16) and look_shape(encoder, size=64).taps == ()
+    assert shape.taps[0][1:] == (16, 16) and output_shape(encoder, size=64).taps == ()

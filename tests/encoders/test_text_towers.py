@@ -8,17 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from zoo_open_clip import COCA, TOWERS, write_config
 
-from eyespot.encoders.text import (
-    TEMPLATES,
-    TextEmbeddings,
-    TextTower,
-    class_embeddings,
-    load_text_embeddings,
-    load_text_tower,
-    read_templates,
-    save_text_embeddings,
-)
-from eyespot.encoders.text_embeddings import read_names
+from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings, read_names, save_text_embeddings
+from eyespot.encoders.text.encoding import TEMPLATES, TextTower, class_embeddings, load_text_tower, read_templates
 
 TEXTS = ["a photo of a cat.", "a dog", "a striped dog of a cat", "cat"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from zoo_torchhub import write_clone
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
+from eyespot.randomness import torch_generator
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from eyespot.data.randomness import torch_generator
+from eyespot.randomness import torch_generator
 
 VITS = {"vitt16": (192, 3), "vits16": (384, 6), "vitb16": (768, 12)}  # width, heads
 CONVNEXTS = {

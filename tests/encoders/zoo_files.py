@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from eyespot.data.randomness import torch_generator
 from eyespot.encoders import load_encoder, save_encoder
+from eyespot.randomness import torch_generator
 
 _OWN_CODE = """
 import torch

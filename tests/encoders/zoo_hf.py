@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from eyespot.data.randomness import torch_generator
+from eyespot.randomness import torch_generator
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 _VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}

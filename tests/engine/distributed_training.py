@@ -1,7 +1,7 @@
 """Run by several processes (see test_distributed.py), or by one for the reference: trainings that must come out equal.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 distributed_training.py toys|recipe OUTPUT
-(with this folder and the one above it in PYTHONPATH)
+(with this folder and tests/helpers in PYTHONPATH)
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eupe_tiny import all_stages, tiny_config
 from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, toy_optim
 
-from eupe_tiny import all_stages, tiny_config
 from eyespot.engine.divergence import DivergenceError
-from eyespot.engine.trainer import start_fabric
-from eyespot.recipes.eupe import distill
+from eyespot.engine.strategy import start_fabric
+from eyespot.recipes.eupe.recipe import distill
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 

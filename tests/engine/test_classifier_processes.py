@@ -10,9 +10,9 @@ from PIL import Image
 from process_groups import run_group
 from safetensors.torch import load_file
 
+from eyespot.config import build
 from eyespot.engine.metrics import read_lines
 from eyespot.recipes import RECIPES
-from eyespot.recipes.presets import build
 
 
 def write_pictures(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import distributed_training
 import pytest
 import torch
-
 from eupe_tiny import weights, write_pictures, write_teachers
+
 from eyespot.engine.metrics import read_lines
 
 SCRIPT = Path(distributed_training.__file__)
@@ -21,7 +21,7 @@ rounding of its sum shows."""
 
 
 def run(*command: str) -> None:
-    places = [str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")]
+    places = [str(SCRIPT.parent), str(SCRIPT.parents[1] / "helpers"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, places))}
     finished = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL

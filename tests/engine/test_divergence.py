@@ -10,7 +10,7 @@ import torch
 from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, same, stored, toy_optim
 
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
 from eyespot.engine.divergence import DivergenceError
 from eyespot.engine.metrics import read_lines

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from toy_training import BATCH_SIZE, PLAIN, ToyBatches, ToyTask, make_trainer, state_of, toy_optim
 
-from eyespot.data.randomness import seed_everything
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.optim import learning_rate, make_optimizer
 from eyespot.engine.trainer import split
+from eyespot.randomness import seed_everything
 
 
 class Starting(Callback):

@@ -9,11 +9,11 @@ import torch
 from process_groups import run_group
 from toy_training import BATCH_SIZE, PLAIN, make_trainer, toy_optim
 
-from eyespot.data.randomness import torch_generator
-from eyespot.distill.level_teachers import LevelTeachers
-from eyespot.distill.path_training import PathTraining, Pupil
 from eyespot.encoders.multitask import make_multitask_encoder
-from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
+from eyespot.randomness import torch_generator
+from eyespot.recipes.sak.level_teachers import LevelTeachers
+from eyespot.recipes.sak.path_training import MultiTaskStudent, PathTraining
 
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 8, "depth": 4, "num_heads": 2}
 ENGINES = {1: PLAIN, 2: replace(PLAIN, devices=2, strategy="fsdp")}
@@ -46,8 +46,8 @@ def train(rank: int, size: int, folder: Path) -> None:
     torch.manual_seed(0)
     teachers = LevelTeachers({"narrow": vit(16), "wide": vit(24)})
     pupils = {
-        "paths": Pupil(make_multitask_encoder(vit(16), ["narrow", "wide"], {})),
-        "shared": Pupil(make_multitask_encoder(vit(16), [], {}), "shared"),
+        "paths": MultiTaskStudent(make_multitask_encoder(vit(16), ["narrow", "wide"], {})),
+        "shared": MultiTaskStudent(make_multitask_encoder(vit(16), [], {}), "shared"),
     }
     task = PathTraining(pupils, teachers, standardizer="channel", statistics_steps=2)
     trained = make_trainer(

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from toy_training import PLAIN, ToyBatches, make_trainer, toy_optim
 
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine import units
 from eyespot.engine.callbacks import Callback, Students

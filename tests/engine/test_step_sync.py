@@ -15,7 +15,7 @@ from toy_training import BATCH_SIZE, PLAIN, ToyBatches, ToyTask, make_trainer, s
 from eyespot import load_encoder
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.task import Batch, Task

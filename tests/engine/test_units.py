@@ -14,7 +14,7 @@ from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, 
 
 from eyespot import load_encoder
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine import units
 from eyespot.engine.trainer import Trainer
 from eyespot.engine.units import units_of

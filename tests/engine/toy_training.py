@@ -11,12 +11,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyespot.data.randomness import torch_generator
 from eyespot.engine.checkpoint import read_into, stored_tensors
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.processes import Processes
+from eyespot.engine.strategy import start_fabric
 from eyespot.engine.task import Batch, Task
-from eyespot.engine.trainer import Trainer, start_fabric
+from eyespot.engine.trainer import Trainer
+from eyespot.randomness import torch_generator
 
 PLAIN = EngineConfig(accelerator="cpu", precision="32-true", log_every=1, tensorboard=False, progress=False)
 BATCH_SIZE = 8

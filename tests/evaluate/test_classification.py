@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from eyespot import Encoder, Features
+from eyespot.data.sets import ClassificationData, LabelledPictures, TensorPictures
 from eyespot.evaluate import FeatureBank, evaluate
-from eyespot.evaluate.classification import (
+from eyespot.evaluate.protocols.classification import (
     answers,
     class_accuracies,
     class_places,
@@ -17,9 +18,8 @@ from eyespot.evaluate.classification import (
     expected_calibration_error,
     run,
 )
-from eyespot.evaluate.datasets import ClassificationData, LabelledPictures, TensorPictures
 from eyespot.report import write_evaluation_report
-from eyespot.report.confusion import Confusion
+from eyespot.report.exhibits.confusion import Confusion
 
 NAMES = ["ant", "bee", "cat"]
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from replicas import depth, nothing_decoded, photo, text
 
-from eyespot.evaluate.datasets import (
+from eyespot.data.sets import (
     LayoutError,
     open_depth_folder,
     open_normals_folder,
@@ -12,7 +12,7 @@ from eyespot.evaluate.datasets import (
     open_rgbd_depth,
     open_rgbd_normals,
 )
-from eyespot.evaluate.datasets.nyu import INTRINSICS
+from eyespot.data.sets.nyu import INTRINSICS
 
 
 def wall(height=480, width=640):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from eyespot.data.geometry import back_project, depth_to_normals
+from eyespot.data.labelled.geometry import back_project, depth_to_normals
 from eyespot.data.toybox import render
 
 CAMERA = torch.tensor([[60.0, 0.0, 19.0], [0.0, 55.0, 16.5], [0.0, 0.0, 1.0]], dtype=torch.float64)

@@ -4,8 +4,8 @@ from typing import get_type_hints
 import pytest
 from replicas import depth, mask, photo
 
+from eyespot.data.sets import DATASETS, find_opener, open_ade20k, open_image_folder, open_imagenet_names
 from eyespot.evaluate import TASKS, evaluate
-from eyespot.evaluate.datasets import DATASETS, find_opener, open_ade20k, open_image_folder, open_imagenet_names
 
 
 def openers():

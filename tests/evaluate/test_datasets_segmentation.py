@@ -4,16 +4,10 @@ import torch
 from PIL import Image
 from replicas import mask, nothing_decoded, photo, save, text
 
-from eyespot.evaluate import FeatureBank, segmentation
-from eyespot.evaluate.datasets import (
-    LayoutError,
-    open_ade20k,
-    open_camvid,
-    open_cityscapes,
-    open_mask_folder,
-    open_voc,
-)
-from eyespot.evaluate.datasets.cityscapes import NUMBERS
+from eyespot.data.sets import LayoutError, open_ade20k, open_camvid, open_cityscapes, open_mask_folder, open_voc
+from eyespot.data.sets.cityscapes import NUMBERS
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import segmentation
 
 
 def test_the_refusal_of_decoding_works(tmp_path):

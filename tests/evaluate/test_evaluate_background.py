@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from eyespot.evaluate.background import prepared
+from eyespot.evaluate.probing.background import prepared
 
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 1), (1, 3), (10, 1), (10, 4), (3, 3)])

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.data.geometry import back_project, covisible_points, pixel_centres
-from eyespot.evaluate import FeatureBank, correspondence
-from eyespot.evaluate.correspondence import correct_points, match, pck
-from eyespot.evaluate.datasets import MatchingData, PointPair, TensorPictures
+from eyespot.data.labelled.geometry import back_project, covisible_points, pixel_centres
+from eyespot.data.sets import MatchingData, PointPair, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import correspondence
+from eyespot.evaluate.protocols.correspondence import correct_points, match, pck
 from eyespot.features import Features
 
 

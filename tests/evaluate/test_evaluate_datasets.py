@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyespot.evaluate.datasets import (
+from eyespot.data.loading.sampling import spread
+from eyespot.data.sets import (
     FilePictures,
     LayoutError,
     TensorPictures,
@@ -13,7 +14,6 @@ from eyespot.evaluate.datasets import (
     open_rgbd_matching,
     read_rgbd,
 )
-from eyespot.evaluate.datasets.base import spread
 
 
 def save(path, array):

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as transforms
 
-from eyespot.data.randomness import numpy_generator
-from eyespot.evaluate.datasets import FilePictures, TensorPictures
-from eyespot.evaluate.dense_views import (
+from eyespot.data.sets import FilePictures, TensorPictures
+from eyespot.evaluate.probing.dense_views import (
     DepthViews,
     SegmentationViews,
     _distorted,
@@ -19,6 +18,7 @@ from eyespot.evaluate.dense_views import (
     segmentation_view,
     short_side_size,
 )
+from eyespot.randomness import numpy_generator
 
 FILL = torch.tensor([0.4, 0.5, 0.6])
 GEOMETRY = SegmentationViews(short_side=40, crop=32, distortion=0.0)

@@ -5,9 +5,16 @@ import pytest
 import torch
 from torchmetrics.regression import MeanAbsolutePercentageError, MeanSquaredError
 
-from eyespot.evaluate import FeatureBank, depth
-from eyespot.evaluate.datasets import DensePictures, DepthData, TensorPictures
-from eyespot.evaluate.depth import PUBLISHED, BinnedDepth, _mirrored_mean, depth_errors, scale_invariant_log_loss
+from eyespot.data.sets import DensePictures, DepthData, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import depth
+from eyespot.evaluate.protocols.depth import (
+    PUBLISHED,
+    BinnedDepth,
+    _mirrored_mean,
+    depth_errors,
+    scale_invariant_log_loss,
+)
 
 
 def test_errors_by_hand_with_missing_measurements():

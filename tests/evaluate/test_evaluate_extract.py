@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from eyespot.data.sets import TensorPictures
 from eyespot.evaluate import FeatureBank, extract
-from eyespot.evaluate.datasets import TensorPictures
 from eyespot.features import Features
 
 

@@ -3,9 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eyespot.encoders.text import TextEmbeddings
-from eyespot.evaluate import TASKS, ToyboxConfig, evaluate
-from eyespot.evaluate.datasets import (
+from eyespot.data.sets import (
     ClassificationData,
     DensePictures,
     DepthData,
@@ -15,6 +13,8 @@ from eyespot.evaluate.datasets import (
     SegmentationData,
     TensorPictures,
 )
+from eyespot.encoders.text.embeddings import TextEmbeddings
+from eyespot.evaluate import TASKS, ToyboxConfig, evaluate
 from eyespot.evaluate.progress import time_left
 
 NAMES = TextEmbeddings(("a", "b"), torch.eye(2, 48), None)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from eyespot.evaluate import FeatureBank, knn
-from eyespot.evaluate.datasets import ClassificationData, LabelledPictures, TensorPictures
-from eyespot.evaluate.knn import nearest, vote
+from eyespot.data.sets import ClassificationData, LabelledPictures, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import knn
+from eyespot.evaluate.protocols.knn import nearest, vote
 
 
 def predict(train, labels, queries, k, temperature=0.07, metric="cosine", chunk=None):

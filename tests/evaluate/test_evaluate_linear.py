@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from eyespot.evaluate import FeatureBank, linear
-from eyespot.evaluate.datasets import ClassificationData, LabelledPictures, TensorPictures
+from eyespot.data.sets import ClassificationData, LabelledPictures, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import linear
 
 
 @pytest.fixture

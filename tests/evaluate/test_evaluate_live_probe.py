@@ -7,11 +7,12 @@ from torch import nn
 
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.depth import PUBLISHED as DEPTH
-from eyespot.evaluate.live_probe import LiveConfig, changed, check_schedule, epoch_indices, eval_mode, train_live
-from eyespot.evaluate.probe import linear_head
-from eyespot.evaluate.segmentation import PUBLISHED as SEGMENTATION
-from eyespot.evaluate.segmentation import QUICK
+from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, epoch_indices, train_live
+from eyespot.evaluate.probing.probe import linear_head
+from eyespot.evaluate.protocols.depth import PUBLISHED as DEPTH
+from eyespot.evaluate.protocols.segmentation import PUBLISHED as SEGMENTATION
+from eyespot.evaluate.protocols.segmentation import QUICK
 from eyespot.features import Features
 
 SHORT = LiveConfig(

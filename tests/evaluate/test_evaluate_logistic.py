@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from eyespot.evaluate.logistic import Labelled, _prepared, fit, logistic_accuracy
+from eyespot.evaluate.probing.logistic import Labelled, _prepared, fit, logistic_accuracy
 
 
 def blobs(count, seed, spread=0.5, classes=3):
@@ -34,7 +34,7 @@ def test_a_path_ends_where_a_single_fit_does(monkeypatch):
     for strength, found in zip([1e-3, 1e-1, 1.0], path, strict=True):
         alone = next(fit(train, [strength], iterations=1000, tolerance=1e-9))
         torch.testing.assert_close(found.weight, alone.weight, atol=1e-6, rtol=0)
-    monkeypatch.setattr("eyespot.evaluate.logistic.CHUNK", 50)  # a few pictures at a time
+    monkeypatch.setattr("eyespot.evaluate.probing.logistic.CHUNK", 50)  # a few pictures at a time
     parts = list(fit(train, [1e-3, 1e-1, 1.0], iterations=1000, tolerance=1e-9))
     torch.testing.assert_close(parts[2].weight, path[2].weight, atol=1e-6, rtol=0)
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from eyespot.data.labelled import base
+from eyespot.data.labelled.base import FileLabels
+from eyespot.data.sets import DensePictures, DepthData, SegmentationData
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate import FeatureBank, depth, segmentation
-from eyespot.evaluate.datasets import DensePictures, DepthData, SegmentationData, base
-from eyespot.evaluate.datasets.base import FileLabels
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import depth, segmentation
 from eyespot.features import Features
 
 STATUS = Path("/proc/self/status")

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from eyespot.evaluate import FeatureBank, normals
-from eyespot.evaluate.datasets import DensePictures, TensorPictures, ToyboxConfig, ToyboxData
-from eyespot.evaluate.datasets.base import NormalsData
-from eyespot.evaluate.normals import AngularErrors, angles_between, cosine_loss
+from eyespot.data.labelled.base import NormalsData
+from eyespot.data.sets import DensePictures, TensorPictures, ToyboxConfig, ToyboxData
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import normals
+from eyespot.evaluate.protocols.normals import AngularErrors, angles_between, cosine_loss
 
 
 def turned(degrees):

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eyespot.evaluate import probe
-from eyespot.evaluate.probe import (
+from eyespot.evaluate.probing import probe
+from eyespot.evaluate.probing.probe import (
     ProbeConfig,
     _share_of_peak,
     class_map,

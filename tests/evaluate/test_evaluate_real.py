@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from eyespot.evaluate import FeatureBank, correspondence, depth, evaluate, segmentation
-from eyespot.evaluate.datasets import open_image_folder, open_mask_folder, open_rgbd_depth, open_rgbd_matching
+from eyespot.data.sets import open_image_folder, open_mask_folder, open_rgbd_depth, open_rgbd_matching
+from eyespot.evaluate import FeatureBank, evaluate
+from eyespot.evaluate.protocols import correspondence, depth, segmentation
 
 
 def test_kitchen_correspondences_look_alike(shared):

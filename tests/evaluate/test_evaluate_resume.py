@@ -3,15 +3,9 @@
 import pytest
 import torch
 
+from eyespot.data.sets import ClassificationData, DensePictures, LabelledPictures, SegmentationData, TensorPictures
 from eyespot.evaluate import evaluate, extract
-from eyespot.evaluate.datasets import (
-    ClassificationData,
-    DensePictures,
-    LabelledPictures,
-    SegmentationData,
-    TensorPictures,
-)
-from eyespot.evaluate.finished import Finished, fingerprint
+from eyespot.evaluate.finished import FinishedMeasurements, fingerprint
 
 BRIEF = {"segmentation": {"steps": 5}}
 
@@ -85,7 +79,7 @@ def test_another_model_task_or_setting_is_measured(data, colour_encoder, tmp_pat
 
 
 def test_weights_and_labels_are_part_of_the_key(data, colour_encoder, tmp_path):
-    finished, colours = Finished(tmp_path), colour_encoder()
+    finished, colours = FinishedMeasurements(tmp_path), colour_encoder()
     colours.extra = torch.nn.Linear(2, 2)
     key = finished.key(colours, "knn", data["knn"], {"seed": 0})
     assert key == finished.key(colours, "knn", data["knn"], {"seed": 0})
@@ -105,8 +99,8 @@ def test_weights_and_labels_are_part_of_the_key(data, colour_encoder, tmp_path):
 
 
 def test_options_that_are_objects_are_measured_anew(data, colour_encoder, tmp_path):
-    assert Finished(tmp_path).key(colour_encoder(), "knn", data["knn"], {"text": object()}) is None
-    assert Finished(None).find(None) is None
+    assert FinishedMeasurements(tmp_path).key(colour_encoder(), "knn", data["knn"], {"text": object()}) is None
+    assert FinishedMeasurements(None).find(None) is None
 
 
 def test_features_on_disk_equal_those_in_memory(colours, tmp_path):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torchmetrics.segmentation import MeanIoU as OtherMeanIoU
 
-from eyespot.evaluate import FeatureBank, segmentation
-from eyespot.evaluate.datasets import DensePictures, SegmentationData, TensorPictures
-from eyespot.evaluate.segmentation import PUBLISHED, MeanIoU, pixel_cross_entropy
+from eyespot.data.sets import DensePictures, SegmentationData, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import segmentation
+from eyespot.evaluate.protocols.segmentation import PUBLISHED, MeanIoU, pixel_cross_entropy
 
 
 def test_mean_iou_by_hand():

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.evaluate.sliding import sliding_map, window_starts
+from eyespot.evaluate.probing.sliding import sliding_map, window_starts
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from eyespot.data.sets import ToyboxConfig, ToyboxData
 from eyespot.data.toybox import SEMANTIC_CLASSES, SHAPES, WORDS
 from eyespot.evaluate import DEFAULT_TASKS, evaluate
-from eyespot.evaluate.datasets import ToyboxConfig, ToyboxData
 
 
 @pytest.fixture(scope="module")

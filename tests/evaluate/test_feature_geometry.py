@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.evaluate import FeatureBank, feature_geometry
-from eyespot.evaluate.datasets import TensorPictures
-from eyespot.evaluate.feature_geometry import (
+from eyespot.data.sets import TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import feature_geometry
+from eyespot.evaluate.protocols.feature_geometry import (
     draw_patches,
     effective_rank,
     linear_cka,

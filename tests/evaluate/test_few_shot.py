@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from eyespot.evaluate import FeatureBank, few_shot
-from eyespot.evaluate.datasets import ClassificationData, LabelledPictures, TensorPictures
-from eyespot.evaluate.few_shot import draw_shots
+from eyespot.data.sets import ClassificationData, LabelledPictures, TensorPictures
+from eyespot.evaluate import FeatureBank
+from eyespot.evaluate.protocols import few_shot
+from eyespot.evaluate.protocols.few_shot import draw_shots
 
 
 def generator(seed=0):

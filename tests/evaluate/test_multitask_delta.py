@@ -2,7 +2,7 @@
 
 import pytest
 
-from eyespot.evaluate.multitask import LOWER_IS_BETTER, delta_m, relative_gains
+from eyespot.evaluate.protocols.multitask import LOWER_IS_BETTER, delta_m, relative_gains
 
 PASCAL = ("segmentation mIoU", "parts mIoU", "saliency maxF", "normals mErr", "boundary odsF")
 NYUD = ("segmentation mIoU", "depth RMSE", "normals mErr", "boundary odsF")

@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
+from eyespot.data.sets import ToyboxConfig
 from eyespot.dense_tasks import dense_task
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import make_multitask_encoder
 from eyespot.evaluate import FeatureBank, evaluate
-from eyespot.evaluate.datasets import ToyboxConfig
-from eyespot.evaluate.multitask import METRICS, evaluate_multitask, metric_name, predicted, run, shared_tasks
-from eyespot.evaluate.multitask.routing import expert_names, router_weights
+from eyespot.evaluate.protocols.multitask import METRICS, evaluate_multitask, metric_name, predicted, run, shared_tasks
+from eyespot.evaluate.protocols.multitask.routing import expert_names, router_weights
 from eyespot.evaluate.results import Metric
 from eyespot.evaluate.tasks import TASKS as PROTOCOLS
 from multitask_stand_ins import TASKS, Coloured, PixelReader, picture
@@ -159,7 +159,7 @@ def test_the_toybox_and_sets_by_name_are_opened_as_they_are_written(small_model,
         opened.append((spec, split, limit))
         return Coloured(1)
 
-    monkeypatch.setattr("eyespot.evaluate.multitask.protocol.open_multitask", stand_in)
+    monkeypatch.setattr("eyespot.evaluate.protocols.multitask.protocol.open_multitask", stand_in)
     for source in ("toybox:8@32", ToyboxConfig(8, 4, 4, 32)):
         evaluate({"x": PixelReader()}, ("multitask",), source, limit=None)
     evaluate({"x": PixelReader()}, ("multitask",), {"multitask": "camvid:/data/camvid?height=96&tasks=a+b"}, limit=7)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from eyespot.dense_tasks import IGNORE, dense_task
-from eyespot.evaluate.multitask import METRICS, metric_for, metric_name
-from eyespot.evaluate.multitask.boundary import BoundaryF
+from eyespot.evaluate.protocols.multitask import METRICS, metric_for, metric_name
+from eyespot.evaluate.protocols.multitask.boundary import BoundaryF
 
 KINDS = {
     "classes": dense_task("classes", 4),

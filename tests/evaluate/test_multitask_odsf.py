@@ -5,7 +5,7 @@ import torch
 from skimage.morphology import thin
 
 from eyespot.dense_tasks import IGNORE
-from eyespot.evaluate.multitask.boundary import BoundaryF, boundary_counts, crests, matched_rows, near_pairs
+from eyespot.evaluate.protocols.multitask.boundary import BoundaryF, boundary_counts, crests, matched_rows, near_pairs
 
 HALF = np.array([0.5])
 

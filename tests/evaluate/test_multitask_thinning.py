@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.morphology import thin
 
-from eyespot.evaluate.multitask.thinning import thinned
+from eyespot.evaluate.protocols.multitask.thinning import thinned
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7, 0.9])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyespot.evaluate.datasets import LayoutError
-from eyespot.evaluate.datasets.picture_folder import open_caption_folder, open_picture_folder
+from eyespot.data.sets import LayoutError
+from eyespot.data.sets.picture_folder import open_caption_folder, open_picture_folder
 
 
 @pytest.fixture

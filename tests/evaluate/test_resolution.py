@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from eyespot.data.sets import ClassificationData, LabelledPictures, TensorPictures
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.datasets import ClassificationData, LabelledPictures, TensorPictures
 from eyespot.evaluate.resolution import ResolutionCurve, resolution_curve
 
 

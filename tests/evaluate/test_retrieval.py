@@ -3,10 +3,10 @@ import torch
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from eyespot import Encoder, Features
+from eyespot.data.labelled.base import RetrievalData
+from eyespot.data.sets import TensorPictures, ToyboxConfig, ToyboxData
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.datasets import TensorPictures, ToyboxConfig, ToyboxData
-from eyespot.evaluate.datasets.base import RetrievalData
-from eyespot.evaluate.retrieval import RANKS, recall_at
+from eyespot.evaluate.protocols.retrieval import RANKS, recall_at
 
 COUNTS = [3, 1, 2, 5, 1, 2, 4]
 
@@ -90,7 +90,7 @@ def test_equals_brute_force(made):
 
 
 def test_recall_equals_the_hit_rate_of_torchmetrics(monkeypatch):
-    monkeypatch.setattr("eyespot.evaluate.retrieval.CHUNK", 7)
+    monkeypatch.setattr("eyespot.evaluate.protocols.retrieval.CHUNK", 7)
     generator = torch.Generator().manual_seed(1)
     asked, answers = torch.randn(20, 8, generator=generator), torch.randn(30, 8, generator=generator)
     fitting = torch.rand(20, 30, generator=generator) < 0.1

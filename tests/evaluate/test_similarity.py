@@ -7,8 +7,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from eyespot.evaluate.feature_geometry import linear_cka
-from eyespot.evaluate.similarity import Split, debiased_cka, ridge_r2
+from eyespot.evaluate.probing.similarity import Split, debiased_cka, ridge_r2
+from eyespot.evaluate.protocols.feature_geometry import linear_cka
 
 
 def noise(*shape, seed=0):

@@ -4,12 +4,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from eyespot import Encoder, Features
+from eyespot.data.labelled.base import ClassificationData, LabelledPictures, TensorPictures
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.encoders.text import TextEmbeddings
+from eyespot.distill.features.feature_distillation import FeatureDistillation
+from eyespot.encoders.text.embeddings import TextEmbeddings
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.datasets.base import ClassificationData, LabelledPictures, TensorPictures
-from eyespot.evaluate.zero_shot import text_space, zero_shot_scores
+from eyespot.evaluate.protocols.zero_shot import text_space, zero_shot_scores
 
 CLASSES = ["red", "green", "blue"]
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from eyespot.config import build
 from eyespot.data import DataConfig
 from eyespot.distill.cache import CacheConfig
-from eyespot.distill.stage import StageConfig, StageOutline
 from eyespot.engine.config import EngineConfig
 from eyespot.plan import HARDWARE, Hardware, Plan, UnseenModelError, find_hardware, make_plan
-from eyespot.plan.storage import cache_row_bytes, look_at_pictures
+from eyespot.plan.storage import cache_row_bytes, count_pictures
 from eyespot.recipes import RECIPES
-from eyespot.recipes.presets import build, read_settings
+from eyespot.recipes.presets import read_settings
+from eyespot.runs.stage import StageConfig, StageOutline
 
 TEACHER, STUDENT = "timm/test_vit2?pretrained=false", "timm/test_vit?pretrained=false"
 DEVICE = Hardware(name="toy", memory_gib=1, bf16_tflops=2, fp32_tflops=1, teacher_utilisation=0.5)
@@ -161,10 +162,10 @@ def test_local_pictures_are_counted_and_measured(tmp_path: Path) -> None:
     for number, side in enumerate((20, 200)):
         Image.effect_noise((side, side), 80).convert("RGB").save(tmp_path / f"{number}.png")
     sizes = [file.stat().st_size for file in tmp_path.iterdir()]
-    known = look_at_pictures(DataConfig(sources=[str(tmp_path)]), None, None)
+    known = count_pictures(DataConfig(sources=[str(tmp_path)]), None, None)
     assert (known.count, known.mean_bytes) == (2, sum(sizes) / 2)
     mixed = DataConfig(sources=[str(tmp_path), "toybox:8"], weights=[1, 3])
-    known = look_at_pictures(mixed, None, None)
+    known = count_pictures(mixed, None, None)
     assert (known.count, known.mean_bytes) == (10, sum(sizes) / 8)  # toybox pictures are made, not read
     assert plan_of(data=mixed).stages[0].picture_bytes == 800 * sum(sizes) / 8
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eyespot.distill.heads import TeacherAdapter
-from eyespot.distill.standardizers import PhiStandardizer
+from eyespot.distill.features.heads import TeacherAdapter
+from eyespot.distill.features.standardizers import PhiStandardizer
 from eyespot.features import Features
 from eyespot.flops import flop_counter
 from eyespot.plan.formulas import (
@@ -15,7 +15,7 @@ from eyespot.plan.formulas import (
     vit_backward_flops,
     vit_forward_flops,
 )
-from eyespot.plan.shapes import Gallery
+from eyespot.plan.shapes import ShapeWorld
 
 # name: side, extra tokens, width, depth, hidden, patch side
 VITS = {
@@ -32,9 +32,9 @@ def test_formula_of_vits_equals_the_counter(name: str) -> None:
     side, extra, width, depth, hidden, patch = VITS[name]
     patches = (side // patch) ** 2
     shape = dict(tokens=patches + extra, width=width, depth=depth, hidden=hidden, patches=patches)
-    gallery = Gallery()
-    encoder = gallery.student(f"timm/{name}?pretrained=false").encoder
-    with gallery.mode, flop_counter() as counter:
+    world = ShapeWorld()
+    encoder = world.student(f"timm/{name}?pretrained=false").encoder
+    with world.mode, flop_counter() as counter:
         features = encoder(torch.empty(2, 3, side, side))
         forward = counter.get_total_flops()
         (features.summary.sum() + features.patches.sum()).backward()
@@ -43,9 +43,9 @@ def test_formula_of_vits_equals_the_counter(name: str) -> None:
 
 
 def test_formula_of_a_gated_mlp_equals_the_counter() -> None:
-    gallery = Gallery()
-    encoder = gallery.student("timm/vit_huge_plus_patch16_dinov3_qkvb?pretrained=false").encoder
-    with gallery.mode, flop_counter() as counter, torch.no_grad():
+    world = ShapeWorld()
+    encoder = world.student("timm/vit_huge_plus_patch16_dinov3_qkvb?pretrained=false").encoder
+    with world.mode, flop_counter() as counter, torch.no_grad():
         encoder(torch.empty(1, 3, 256, 256))
     assert counter.get_total_flops() == vit_forward_flops(261, 1280, 32, 5120, 256, 768, gated=True)
 

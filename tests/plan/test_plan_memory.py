@@ -12,15 +12,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from eyespot import load_encoder
 from eyespot.distill.committee import Committee
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.distill.stage import StageConfig, StageOutline
+from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.units import checkpoint_activations, units_of
 from eyespot.flops import flop_counter
 from eyespot.plan.memory import Memory, largest_fitting, stage_memory
-from eyespot.plan.meter import Meter
+from eyespot.plan.meter import WorkCounter
 from eyespot.plan.passes import ShapedStage
-from eyespot.plan.shapes import Gallery, StandIn
+from eyespot.plan.shapes import ShapeWorld, StandIn
+from eyespot.runs.stage import StageConfig, StageOutline
 
 TEACHER = "timm/test_vit2?pretrained=false"
 VIT, CNN = "timm/test_vit?pretrained=false", "timm/test_resnet?pretrained=false"
@@ -35,7 +35,7 @@ def stage_of(*students: str, precision: Any = "32-true", checkpointing: bool = F
     names = {f"student{number}": spec for number, spec in enumerate(students)}
     outline = StageOutline(name="s", students=names, teachers=(TEACHER,), config=replace(config, **settings))
     engine = EngineConfig(precision=precision, activation_checkpointing=checkpointing)
-    return ShapedStage(Gallery(), outline, {}, engine, "channel")
+    return ShapedStage(ShapeWorld(), outline, {}, engine, "channel")
 
 
 class RealStep:
@@ -118,7 +118,7 @@ def test_peak_is_what_the_allocator_handed_out(precision: str, checkpointing: bo
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_step_on_shapes_is_the_step_on_numbers(checkpointing: bool) -> None:
     step = RealStep(VIT, checkpointing=checkpointing)
-    with Meter() as meter:
+    with WorkCounter() as meter:
         loss = step.forward()
         kept, forward = meter.live, meter.flops
         loss.backward()
@@ -133,7 +133,7 @@ def test_the_meter_counts_what_torchs_counter_counts() -> None:
     step = RealStep(VIT, CNN)
     with flop_counter() as counter:
         step.forward().backward()
-    with Meter() as meter:
+    with WorkCounter() as meter:
         step.forward().backward()
     assert meter.flops == counter.get_total_flops() > 0
 
@@ -152,7 +152,7 @@ def test_the_teachers_pass_on_real_tensors() -> None:
     shaped = stage_of(VIT)
     committee = Committee({"teacher": load_encoder(TEACHER)})
     batch = {"images": torch.zeros(PICTURES, 3, SIDE, SIDE, dtype=torch.uint8)}
-    with Meter() as meter:
+    with WorkCounter() as meter:
         committee(batch, SIDE)
     look = shaped.look(PICTURES, SIDE)
     assert look.flops == {"test_vit2": meter.flops // PICTURES}
@@ -171,7 +171,7 @@ def test_operations_per_picture_do_not_depend_on_the_batch(pictures: int) -> Non
 
 def test_live_bytes_follow_views_and_the_last_reference() -> None:
     before = torch.zeros(100)
-    with Meter() as live:
+    with WorkCounter() as live:
         made = before + 1
         view = made[:10]
         assert live.live == 400

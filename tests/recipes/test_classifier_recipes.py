@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from eyespot.distill.classifier_run import STAGE
+from eyespot.config import ConfigError, build, merged
 from eyespot.encoders import load_classifier
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
-from eyespot.recipes.presets import ConfigError, build, merged, preset_names, read_settings
+from eyespot.recipes.presets import preset_names, read_settings
+from eyespot.runs.classifier_run import STAGE
 
 KINDS = ("cross", "disc", "stripes")
 TEACHER = "timm/test_resnet?pretrained=false"

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
 from eyespot import load_encoder
-from eyespot.distill.starts import new_encoder
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import save_encoder
 from eyespot.encoders.licenses import Terms
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError, as_plain
 from eyespot.engine.trainer import Trainer
-from eyespot.recipes.eupe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
+from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ import timm
 import torch
 import yaml
 
-from eyespot.distill.committee import require_permissive
+from eyespot.config import ConfigError, build, merged
 from eyespot.encoders.licenses import Terms, terms_of
-from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+from eyespot.encoders.permissive import require_permissive
+from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
 from eyespot.engine.run import as_plain
-from eyespot.recipes.eupe import EupeConfig
-from eyespot.recipes.presets import ConfigError, build, merged, preset_names, preset_text, read_settings
+from eyespot.recipes.eupe.recipe import EupeConfig
+from eyespot.recipes.presets import preset_names, preset_text, read_settings
 
 PRESETS = ["direct", "laptop", "no_multires", "paper", "permissive", "quickstart"]
 

@@ -10,14 +10,15 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from eyespot.distill.multitask_run import FORMS, STAGE_1, STAGE_2
+from eyespot.config import build, merged
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
-from eyespot.recipes.presets import build, merged, preset_names, read_settings
-from eyespot.recipes.sak import SakConfig, distill
+from eyespot.recipes.presets import preset_names, read_settings
+from eyespot.recipes.sak.recipe import SakConfig, distill
+from eyespot.recipes.sak.run import FORMS, STAGE_1, STAGE_2
 
 STEM = "timm/vit_tiny_patch16_224?embed_dim=24&depth=4&num_heads=2&img_size=32"
 NAMES = ("test_vit", "test_resnet")

@@ -20,7 +20,7 @@ from eyespot.report import (
     resolution_figures,
     training_curves,
 )
-from eyespot.report.figures import Scale
+from eyespot.report.exhibits.figures import Scale
 
 
 class Blocks(Encoder):

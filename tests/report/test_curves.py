@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from eyespot.report.curves import overlaid_curves, probe_curves, read_metrics, training_curves
+from eyespot.report.exhibits.curves import overlaid_curves, probe_curves, read_metrics, training_curves
 
 
 def record(stage, step, **values):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from eyespot.report.pca import pca_pictures, pca_scores
+from eyespot.report.exhibits.pca import pca_pictures, pca_scores
 
 
 def features(batch=3, width=12, rows=5, columns=4, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eyespot.report.colours import PALETTE, UNKNOWN, class_colours, in_colours, stops
+from eyespot.report.drawing.colours import PALETTE, UNKNOWN, class_colours, in_colours, stops
 
 # Full colour-vision deficiencies as linear maps of linear RGB: Machado, Oliveira and Fernandes, 2009, table 1.
 VISION = {

@@ -4,12 +4,12 @@ import pytest
 import torch
 from report_toys import Blocks
 
-from eyespot.evaluate import depth, normals, segmentation
-from eyespot.evaluate.datasets import ToyboxConfig, ToyboxData
-from eyespot.evaluate.datasets.base import DensePictures, SegmentationData, TensorPictures
+from eyespot.data.labelled.base import DensePictures, SegmentationData, TensorPictures
+from eyespot.data.sets import ToyboxConfig, ToyboxData
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.segmentation import MeanIoU
-from eyespot.report.dense import Depth, Normals, Segmentation
+from eyespot.evaluate.protocols import depth, normals, segmentation
+from eyespot.evaluate.protocols.segmentation import MeanIoU
+from eyespot.report.exhibits.dense import Depth, Normals, Segmentation
 
 OPTIONS = {"steps": 20, "batch_size": 4}
 VAL = 4

@@ -4,11 +4,11 @@ import pytest
 import torch
 from report_toys import Blocks, table, teacher
 
+from eyespot.data.sets import ToyboxConfig, ToyboxData
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.datasets import ToyboxConfig, ToyboxData
 from eyespot.evaluate.results import ResultTable
 from eyespot.report import write_evaluation_report
-from eyespot.report.evaluation import exhibits_for, look_through, sample_pictures, table_facts
+from eyespot.report.pages.evaluation import exhibits_for, look_through, sample_pictures, table_facts
 
 TASKS = ("knn", "segmentation", "depth", "normals", "correspondence", "reading")
 OPTIONS = {task: {"steps": 5} for task in ("segmentation", "depth", "normals")}
@@ -58,13 +58,13 @@ def test_a_page_shows_table_radar_pictures_and_examples(models, toybox, results,
 
 def test_equal_calls_make_equal_pages_and_train_no_probe_twice(models, toybox, results, tmp_path, monkeypatch):
     first, again = tmp_path / "first.html", tmp_path / "again.html"
-    monkeypatch.setattr("eyespot.report.evaluation.machine_info", dict)
+    monkeypatch.setattr("eyespot.report.pages.evaluation.machine_info", dict)
     write_evaluation_report(first, results, models=models, data=toybox, folder=tmp_path / "kept")
 
     def refuse(*_):
         raise AssertionError("a probe was trained")
 
-    monkeypatch.setattr("eyespot.report.dense.train_probe", refuse)
+    monkeypatch.setattr("eyespot.report.exhibits.dense.train_probe", refuse)
     write_evaluation_report(again, results, models=models, data=toybox, folder=tmp_path / "kept")
     assert again.read_bytes() == first.read_bytes()
 

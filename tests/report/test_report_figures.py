@@ -7,7 +7,7 @@ from PIL import Image
 from report_toys import noise
 
 from eyespot.report import PictureGrid, Strip
-from eyespot.report.figures import as_bytes, picture_uri, shrunk
+from eyespot.report.exhibits.figures import as_bytes, picture_uri, shrunk
 
 
 def opened(uri):

@@ -8,7 +8,7 @@ from report_toys import curve, table, teacher
 
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.report import write_folder_report
-from eyespot.report.folders import read_folder
+from eyespot.report.pages.folders import read_folder
 
 CARD = "---\nlicense: mit\n---\n\n# A student\n\nLearnt from one.\n\n## The model\n"
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import torch
 from report_toys import Blocks, noise
 
-from eyespot.evaluate.datasets.base import TensorPictures
+from eyespot.data.labelled.base import TensorPictures
 from eyespot.evaluate.extract import FeatureBank
 from eyespot.report import Gallery, PictureGrid
 

@@ -9,8 +9,8 @@ from report_toys import full, noise, table, teacher
 
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.report import LicenceBox, PictureGrid, Report, write_report
-from eyespot.report.html import LARGEST, breakable, in_words, short_count
-from eyespot.report.table import table_view
+from eyespot.report.exhibits.table import table_view
+from eyespot.report.pages.html import LARGEST, breakable, in_words, short_count
 
 VOID = {"meta", "link", "img", "br", "wbr"}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from eyespot.report.labels import short_labels
+from eyespot.report.exhibits.labels import short_labels
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ import pytest
 import torch
 from report_toys import Blocks
 
-from eyespot.evaluate.datasets.base import MatchingData, PointPair, TensorPictures
+from eyespot.data.labelled.base import MatchingData, PointPair, TensorPictures
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.report.matches import Matches
+from eyespot.report.exhibits.matches import Matches
 
 
 @pytest.fixture

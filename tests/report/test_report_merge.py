@@ -1,6 +1,6 @@
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.report import merge_tables
-from eyespot.report.merge import differing
+from eyespot.report.pages.merge import differing
 
 KNN, DEPTH, MS = Column("knn", Metric("accuracy")), Column("depth", Metric("RMSE")), Column("cost", Metric("ms"))
 

@@ -6,10 +6,10 @@ from eyespot.dense_tasks import IGNORE
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import make_multitask_encoder
 from eyespot.evaluate import FeatureBank, evaluate
-from eyespot.evaluate.multitask.routing import router_weights
+from eyespot.evaluate.protocols.multitask.routing import router_weights
 from eyespot.report import write_evaluation_report
-from eyespot.report.evaluation import exhibits_for, sample_pictures
-from eyespot.report.multitask import Answers, Photos, Routing
+from eyespot.report.exhibits.multitask import Answers, Photos, Routing
+from eyespot.report.pages.evaluation import exhibits_for, sample_pictures
 from multitask_stand_ins import TASKS, Coloured, PixelReader
 
 NOTES = {

@@ -7,7 +7,7 @@ from report_toys import table
 
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import TASKS
-from eyespot.report.radar import CENTRE, DOMAINS, RADIUS, caption, radars, shares_of_best, spokes
+from eyespot.report.exhibits.radar import CENTRE, DOMAINS, RADIUS, caption, radars, shares_of_best, spokes
 
 
 def one_column(values, better=True):

@@ -4,7 +4,7 @@ from report_toys import Blocks
 
 from eyespot.evaluate.extract import FeatureBank
 from eyespot.report import Gallery, pca_pictures
-from eyespot.report.seen import Seen, sizes_around
+from eyespot.report.exhibits.seen import Seen, sizes_around
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 from report_toys import Blocks
 
-from eyespot.data.decode import PictureError
+from eyespot.data.sources.decode import PictureError
 from eyespot.report import pca_columns, visualize, visualize_files
 
 

@@ -1,10 +1,13 @@
 """What is seen: pictures from folders, WebDataset shards and the built-in toybox, as seeded batches of views."""
 
-from eyespot.data.decode import PictureError, decode_picture
-from eyespot.data.loader import Batch, BrokenSourceError, DataConfig, PictureLoader, plain_list_of_sources
-from eyespot.data.shards import ShardSource, write_shards
-from eyespot.data.sources import FolderSource, PictureSource, open_source
-from eyespot.data.views import View, ViewConfig, apply_view, draw_view
+from eyespot.data.loading.batch_loader import BrokenSourceError
+from eyespot.data.loading.pictures import Batch, DataConfig, PictureLoader, plain_list_of_sources
+from eyespot.data.sources.base import PictureSource
+from eyespot.data.sources.decode import PictureError, decode_picture
+from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.opening import open_source
+from eyespot.data.sources.shards import ShardSource, write_shards
+from eyespot.data.views.draw import View, ViewConfig, apply_view, draw_view
 
 __all__ = [
     "Batch",

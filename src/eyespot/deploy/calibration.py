@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from eyespot.data import PictureError, PictureSource, open_source
-from eyespot.data.loader import MOST_BROKEN_IN_A_ROW, BrokenSourceError
-from eyespot.data.randomness import Key, numpy_generator
+from eyespot.data.loading.batch_loader import MOST_BROKEN_IN_A_ROW, BrokenSourceError
+from eyespot.randomness import Key, numpy_generator
 
 
 def calibration_batches(

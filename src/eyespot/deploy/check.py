@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from eyespot.encoders.exported import Session
+from eyespot.encoders.runtimes.exported import Session
 
 LEAST_COSINE = 0.9999
 LEAST_COSINE_INT8 = 0.9

@@ -24,7 +24,7 @@ from eyespot.deploy.graph import Graph, exportable, trace
 from eyespot.deploy.sensitivity import Layer, fallback, rank_layers
 from eyespot.deploy.task_check import TASKS_OF_CHECK, TaskCheck, task_check
 from eyespot.encoders import SOURCES, Encoder, load_encoder
-from eyespot.encoders.exported import FileEncoder
+from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.files import atomic_path
 
 FACTS_FILE, REFERENCE_FILE = "export.json", "reference.safetensors"

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.dense_tasks import DenseTask
-from eyespot.distill.chain import AdapterChain, find_route
+from eyespot.distill.features.chain import AdapterChain, find_route
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
-from eyespot.encoders.text import TextEmbeddings, class_embeddings, load_text_embeddings, load_text_tower
-from eyespot.evaluate.zero_shot import EMBEDDING_SUFFIXES
-from eyespot.evaluate.zero_shot import text_space as way_to_text
+from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings
+from eyespot.encoders.text.encoding import class_embeddings, load_text_tower
+from eyespot.evaluate.protocols.zero_shot import EMBEDDING_SUFFIXES
+from eyespot.evaluate.protocols.zero_shot import text_space as way_to_text
 from eyespot.features import Features
 
 

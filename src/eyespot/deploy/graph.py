@@ -17,11 +17,11 @@ import eyespot
 from eyespot.deploy.exportable import Exportable
 from eyespot.deploy.simplify import simplify
 from eyespot.encoders import Encoder, TimmEncoder
-from eyespot.encoders.branches import MultiBranchConv
-from eyespot.encoders.exported import FileEncoder
-from eyespot.encoders.fusing import merge_branches
+from eyespot.encoders.forms.branches import MultiBranchConv
+from eyespot.encoders.forms.fusing import merge_branches
 from eyespot.encoders.identity import weights_hash
 from eyespot.encoders.multitask import MultiTaskEncoder
+from eyespot.encoders.runtimes.exported import FileEncoder
 
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 """The operators with weights, as their second argument, that may be rounded to 8 bits."""

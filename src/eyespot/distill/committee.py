@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.licenses import refuse_restricted, timm_license
+from eyespot.encoders.naming import short_names
 from eyespot.features import Features
-from eyespot.specs import read_options
+from eyespot.pictures import as_unit_floats, resize_pictures
 
 
 class Committee(nn.Module):
@@ -75,65 +72,3 @@ def load_committee(specs: Iterable[str], max_grid: int | None = None) -> Committ
     """Loads teachers by spec, under short unique names."""
     specs = list(specs)
     return Committee({name: load_encoder(spec) for name, spec in zip(short_names(specs), specs, strict=True)}, max_grid)
-
-
-def require_permissive(specs: Iterable[str]) -> None:
-    """Refuses models whose licence, or that of anything they were distilled from, is not permissive.
-
-    Models of timm are asked first, of its registry, so that nothing is fetched for a committee that they have refused;
-    others are loaded to ask them.
-
-    Raises:
-        ValueError: names each such model, its licence and what to do.
-    """
-    specs = list(specs)
-    registered = {spec: licences for spec in specs if (licences := _registered_licences(spec)) is not None}
-    refuse_restricted(registered)
-    encoders = {spec: load_encoder(spec) for spec in specs if spec not in registered}
-    refuse_restricted(
-        {spec: [entry["licence"] for entry in one.lineage] or [one.license] for spec, one in encoders.items()}
-    )
-
-
-def has_random_weights(spec: str) -> bool:
-    """Whether a spec, or the name of an encoder, says that the model starts from random weights."""
-    options = read_options(spec.partition("?")[2])
-    return options.get("pretrained") is False and "weights" not in options
-
-
-def _registered_licences(spec: str) -> list[str | None] | None:
-    """What spec and registry say of a model of timm without loading it; None for other models."""
-    path, _, query = spec.partition("?")
-    name, options = path.removeprefix("timm/"), read_options(query)
-    if not path.startswith("timm/") or not timm.is_model_pretrained(name):
-        return None
-    if "license" in options:
-        return [str(options["license"])]
-    if "weights" in options or options.get("pretrained") is False:
-        return [None]
-    return [timm_license(timm.get_pretrained_cfg(name).to_dict())]
-
-
-def short_names(specs: Iterable[str]) -> list[str]:
-    """A short unique name for each spec: "onnx/a/depth.onnx" -> "depth", "run/runs/x/experts/what" -> "what"."""
-    names: list[str] = []
-    taken = nn.ModuleDict()  # torch refuses modules named like its own attributes ("keys")
-    for spec in specs:
-        stem = spec.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
-        stem = re.sub(r"\.onnx$", "", stem)
-        base = re.sub(r"[^0-9A-Za-z_-]+", "_", stem)
-        numbered = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
-        names.append(next(name for name in numbered if name not in names and not hasattr(taken, name)))
-    return names
-
-
-def as_unit_floats(images: Tensor) -> Tensor:
-    """uint8 pictures as floats in [0, 1]; floats unchanged."""
-    return images if images.is_floating_point() else images.float().div_(255)
-
-
-def resize_pictures(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] at another size: bilinear with antialiasing, which cannot leave [0, 1]."""
-    if images.shape[2:] == size:
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)

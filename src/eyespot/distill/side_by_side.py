@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from eyespot.data.randomness import seed_of, seed_torch
 from eyespot.encoders import Encoder
 from eyespot.engine.task import Task
+from eyespot.randomness import seed_of, seed_torch
 
 
 class Learner(nn.Module):

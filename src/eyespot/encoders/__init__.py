@@ -1,29 +1,13 @@
 """Encoders: who sees. One interface over every source of models; `load_encoder` knows them by prefix."""
 
-from __future__ import annotations
-
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.classifiers import load_classifier
-from eyespot.encoders.eupe import create_eupe_encoder, write_eupe_checkpoint
-from eyespot.encoders.executorch_source import ExecutorchEncoder
 from eyespot.encoders.headed import HeadedEncoder
-from eyespot.encoders.hf_source import create_hf_encoder
-from eyespot.encoders.litert_source import LitertEncoder
-from eyespot.encoders.onnx_source import OnnxEncoder
-from eyespot.encoders.open_clip_source import create_open_clip_encoder
-from eyespot.encoders.openvino_source import OpenvinoEncoder
-from eyespot.encoders.python_source import create_python_encoder
-from eyespot.encoders.saved import load_saved_encoder, save_encoder
-from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
-from eyespot.encoders.torch_source import TorchFileEncoder
-from eyespot.encoders.torchhub_source import create_torchhub_encoder
-from eyespot.specs import read_options, write_options
+from eyespot.encoders.loading import SOURCES, load_encoder
+from eyespot.encoders.runtimes.onnx import OnnxEncoder
+from eyespot.encoders.saved import save_encoder
+from eyespot.encoders.sources.eupe import write_eupe_checkpoint
+from eyespot.encoders.sources.timm import TimmEncoder
 
 __all__ = [
     "SOURCES",
@@ -36,90 +20,3 @@ __all__ = [
     "save_encoder",
     "write_eupe_checkpoint",
 ]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where models come from.
-
-    Attributes:
-        form: how a spec is written.
-        about: what it names, for people.
-        create: (rest of the spec, [weights=FILE,] **options) -> Encoder.
-        takes_weights: whether a separate weight file can be given.
-    """
-
-    form: str
-    about: str
-    create: Callable[..., Encoder]
-    takes_weights: bool = True
-
-    @property
-    def usage(self) -> str:
-        """One line of help."""
-        return f"{self.form:<22} {self.about}"
-
-
-_SOURCES = (
-    Source("timm/NAME[.tag]", "a model of timm, e.g. timm/vit_small_patch16_224", create_timm_encoder),
-    Source("hf/REPO", "a model of the Hugging Face hub, or a folder: hf//path/to/folder", create_hf_encoder),
-    Source("open_clip/NAME[.tag]", "the image tower of an open_clip model", create_open_clip_encoder),
-    Source("torchhub/REPO:ENTRY", "a torch.hub entry point, of GitHub or a local clone", create_torchhub_encoder),
-    Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", create_eupe_encoder),
-    Source("onnx/FILE", "an ONNX file with outputs `summary` and `patches`", OnnxEncoder, takes_weights=False),
-    Source(
-        "openvino/FILE.xml", "an OpenVINO file, like the next three written by `eyespot export`", OpenvinoEncoder, False
-    ),
-    Source("executorch/FILE", "an ExecuTorch .pte file", ExecutorchEncoder, takes_weights=False),
-    Source("litert/FILE", "a LiteRT .tflite file", LitertEncoder, takes_weights=False),
-    Source("torch/FILE", "a .pt2 file of torch.export", TorchFileEncoder, takes_weights=False),
-    Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", load_saved_encoder),
-    Source("python/MODULE:FACTORY", "your own code, a module or a file.py", create_python_encoder, takes_weights=False),
-)
-SOURCES = {source.form.partition("/")[0]: source for source in _SOURCES}
-
-
-def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -> Encoder:
-    """Loads any model as an `Encoder`, in eval mode.
-
-    Args:
-        spec: PREFIX/REST, with options after a question mark: "timm/test_vit?pretrained=false",
-            "onnx/model.onnx?patches=features&summary=mean". A relative or absolute path follows the prefix:
-            "onnx/a.onnx" or "onnx//data/a.onnx".
-        weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly. In a spec it is one of
-            the options: "eupe/vitt16?weights=EUPE-ViT-T.pt".
-        options: the same options as keywords; see the source's class for which there are.
-
-    Raises:
-        ValueError: an unknown prefix or option, or weights that do not fit.
-        FileNotFoundError: the file or folder is not there.
-        ImportError: an optional library is missing; says how to install it.
-    """
-    path, _, query = spec.partition("?")
-    prefix, slash, rest = path.partition("/")
-    if not slash or prefix not in SOURCES or not rest:
-        raise ValueError(_unknown(spec, prefix))
-    source = SOURCES[prefix]
-    options = {**read_options(query), **options}
-    if weights is not None:
-        options["weights"] = str(weights)
-    if "weights" in options and not source.takes_weights:
-        raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
-    try:
-        encoder = source.create(rest, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(f"{spec}: {error}") from error
-    if options.get("num_classes", 0) is None:
-        options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
-    if options:
-        encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
-    return encoder.eval()
-
-
-def _unknown(spec: str, prefix: str) -> str:
-    near = difflib.get_close_matches(prefix, SOURCES, n=1)
-    if near and near[0] != prefix and "/" in spec:
-        return f"{spec!r}: no source {prefix!r}; did you mean {near[0]}/...?"
-    return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(source.usage for source in SOURCES.values())

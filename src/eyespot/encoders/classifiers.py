@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from eyespot.encoders.base import Encoder, checked_names
-from eyespot.encoders.exported import FileEncoder
 from eyespot.encoders.headed import HeadedEncoder
-from eyespot.encoders.timm_source import TimmEncoder
+from eyespot.encoders.loading import load_encoder
+from eyespot.encoders.runtimes.exported import FileEncoder
+from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.specs import read_options
 
 FILES = ("onnx", "openvino", "executorch", "litert", "torch")
@@ -40,8 +41,6 @@ def load_classifier(
         ValueError: no head and no `num_classes` to make one, a file without such an output or with another number of
             them, another number of names; see also `load_encoder`.
     """
-    from eyespot.encoders import load_encoder
-
     path, _, query = spec.partition("?")
     prefix = path.partition("/")[0]
     options = {**read_options(query), **options}

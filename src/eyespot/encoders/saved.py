@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.headed import HeadedEncoder
+from eyespot.encoders.loading import load_encoder
 from eyespot.encoders.multitask.facts import build_from_facts, multitask_facts
 from eyespot.encoders.multitask.model import MultiTaskEncoder
 from eyespot.encoders.multitask.path_encoder import PathEncoder
-from eyespot.encoders.timm_source import TimmEncoder, create_timm_encoder
+from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.files import atomic_path
 from eyespot.specs import read_options
@@ -205,8 +206,6 @@ def _build(config: dict[str, Any], place: Path) -> Encoder:
 
 
 def _build_from_spec(config: dict[str, Any]) -> Encoder:
-    from eyespot.encoders import load_encoder
-
     spec, _, query = config["eyespot"]["spec"].partition("?")
     options = {key: value for key, value in read_options(query).items() if key != "weights"}
     if not spec.startswith("python/"):

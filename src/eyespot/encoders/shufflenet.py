@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.branches import add_branches
-from eyespot.encoders.fusing import fuse
+from eyespot.encoders.forms.branches import add_branches
+from eyespot.encoders.forms.fusing import fuse
 from eyespot.features import Features
 
 WIDTHS = {0.5: models.shufflenet_v2_x0_5, 1.0: models.shufflenet_v2_x1_0, 1.5: models.shufflenet_v2_x1_5}

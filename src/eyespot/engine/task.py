@@ -31,7 +31,7 @@ class Task(nn.Module, ABC):
         """Named scalar losses of a batch. `loss` is minimised; the others are logged.
 
         Args:
-            batch: see `eyespot.data.loader`; `batch["step"]` numbers the optimiser step, for draws by counter.
+            batch: see `data.loading.pictures`; `batch["step"]` numbers the optimiser step, for draws by counter.
         """
 
     @property

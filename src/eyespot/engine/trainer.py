@@ -15,7 +15,6 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from eyespot.data.randomness import seed_everything
 from eyespot.engine.average import MovingAverage
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.checkpoint import Checkpoints
@@ -30,6 +29,7 @@ from eyespot.engine.state import restore, tensors_of
 from eyespot.engine.strategy import clip_gradients, hollow_copy, is_sharded, start_fabric, whole
 from eyespot.engine.task import Batch, Task
 from eyespot.engine.units import checkpoint_activations, compile_units
+from eyespot.randomness import seed_everything
 
 __all__ = ["Batches", "Trainer", "split", "start_fabric"]
 
@@ -38,7 +38,7 @@ ECHO_SECONDS = 5.0
 
 
 class Batches(Protocol):
-    """Where batches come from: a pure function of the step, see `eyespot.data.loader.PictureLoader`."""
+    """Where batches come from: a pure function of the step, see `eyespot.data.loading.pictures.PictureLoader`."""
 
     def batches(self, start_step: int = 0) -> Iterator[Batch]:
         """This process's batches from `start_step` on, without end."""

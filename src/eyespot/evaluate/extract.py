@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyespot.data.labelled.base import Pictures, TensorPictures
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
-from eyespot.evaluate.datasets.base import Pictures, TensorPictures
-from eyespot.feature_store import FeatureStore
+from eyespot.evaluate.feature_store import FeatureStore
 from eyespot.features import Features
 
 HALF_RANGE = 6e4  # just below the largest float16

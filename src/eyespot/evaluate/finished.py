@@ -12,16 +12,16 @@ from typing import Any
 from torch import Tensor
 
 from eyespot import __version__
+from eyespot.data.labelled.base import tensor_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
-from eyespot.evaluate.datasets.base import tensor_fingerprint
 from eyespot.files import atomic_write_text
 from eyespot.specs import read_options
 
 Values = Mapping[str, float | None]
 
 
-class Finished:
+class FinishedMeasurements:
     """One small file per model, task, data and setting, in a folder; without a folder nothing is remembered.
 
     Args:

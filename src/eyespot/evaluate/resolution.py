@@ -15,8 +15,8 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import MACS
-from eyespot.evaluate.front import Progress, evaluate, loaded, lookup, named_models, open_all
 from eyespot.evaluate.results import Column, Metric, ResultTable
+from eyespot.evaluate.run_tasks import Progress, evaluate, loaded, lookup, named_models, open_all
 from eyespot.evaluate.tasks import TASKS
 
 Size = tuple[int, int]

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from eyespot.data.sets import ToyboxData, open_image_folder, open_mask_folder, open_rgbd_depth, open_rgbd_matching
+from eyespot.data.sets.picture_folder import open_caption_folder, open_picture_folder
+from eyespot.data.sets.rgbd import open_rgbd_normals
 from eyespot.dense_tasks import Kind
-from eyespot.evaluate import (
+from eyespot.evaluate.protocols import (
     classification,
     correspondence,
     depth,
@@ -20,22 +23,13 @@ from eyespot.evaluate import (
     segmentation,
     zero_shot,
 )
-from eyespot.evaluate.datasets import (
-    ToyboxData,
-    open_image_folder,
-    open_mask_folder,
-    open_rgbd_depth,
-    open_rgbd_matching,
-)
-from eyespot.evaluate.datasets.picture_folder import open_caption_folder, open_picture_folder
-from eyespot.evaluate.datasets.rgbd import open_rgbd_normals
-from eyespot.evaluate.multitask import protocol as multitask
-from eyespot.evaluate.multitask.metrics import METRICS
+from eyespot.evaluate.protocols.multitask import protocol as multitask
+from eyespot.evaluate.protocols.multitask.metrics import METRICS
 from eyespot.evaluate.results import Metric
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """What can be measured.
 
     Attributes:
@@ -72,8 +66,8 @@ def _multitask_metrics() -> tuple[Metric, ...]:
     return tuple(replace(METRICS[kind], name=f"{task} {METRICS[kind].name}") for task, kind in kinds.items())
 
 
-TASKS: dict[str, Task] = {
-    "knn": Task(
+TASKS: dict[str, EvaluationTask] = {
+    "knn": EvaluationTask(
         about="k-NN classification of summaries (k = 10)",
         metrics=(Metric("accuracy"), Metric("best", headline=False), Metric("best_k", unit="", headline=False)),
         run=knn.run,
@@ -81,7 +75,7 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.classification,
         patches=False,
     ),
-    "linear": Task(
+    "linear": EvaluationTask(
         about="logistic regression on summaries",
         metrics=(Metric("accuracy"),),
         run=linear.run,
@@ -89,7 +83,7 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.classification,
         patches=False,
     ),
-    "few_shot": Task(
+    "few_shot": EvaluationTask(
         about="logistic regression on the summaries of 5 pictures per class, mean of 5 draws",
         metrics=(Metric("accuracy"), Metric("spread", higher_is_better=False, headline=False)),
         run=few_shot.run,
@@ -97,14 +91,14 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.classification,
         patches=False,
     ),
-    "segmentation": Task(
+    "segmentation": EvaluationTask(
         about="linear semantic segmentation on patches",
         metrics=(Metric("mIoU"),),
         run=segmentation.run,
         open_folder=open_mask_folder,
         open_toybox=ToyboxData.segmentation,
     ),
-    "depth": Task(
+    "depth": EvaluationTask(
         about="linear depth on patches",
         metrics=(
             Metric("RMSE", unit="m", higher_is_better=False),
@@ -115,7 +109,7 @@ TASKS: dict[str, Task] = {
         open_folder=open_rgbd_depth,
         open_toybox=ToyboxData.depth,
     ),
-    "normals": Task(
+    "normals": EvaluationTask(
         about="linear surface normals on patches",
         metrics=(
             Metric("mean", unit="°", higher_is_better=False),
@@ -128,7 +122,7 @@ TASKS: dict[str, Task] = {
         open_folder=open_rgbd_normals,
         open_toybox=ToyboxData.normals,
     ),
-    "correspondence": Task(
+    "correspondence": EvaluationTask(
         about="key-point matching by nearest neighbour of patches",
         metrics=(
             Metric("PCK@0.1"),
@@ -140,14 +134,14 @@ TASKS: dict[str, Task] = {
         open_folder=open_rgbd_matching,
         open_toybox=ToyboxData.matching,
     ),
-    "reading": Task(
+    "reading": EvaluationTask(
         about="which word is printed, by logistic regression on summary and 4x4 patches",
         metrics=(Metric("accuracy"),),
         run=linear.run_reading,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.reading,
     ),
-    "zero_shot": Task(
+    "zero_shot": EvaluationTask(
         about="classification by class names, in the space of an image-text teacher",
         metrics=(
             Metric("accuracy"),
@@ -159,7 +153,7 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.naming,
         patches=False,
     ),
-    "classification": Task(
+    "classification": EvaluationTask(
         about="what a model's own class head says",
         metrics=(
             Metric("top1"),
@@ -172,7 +166,7 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.classification,
         patches=False,
     ),
-    "multitask": Task(
+    "multitask": EvaluationTask(
         about="what a multi-task model's own heads say of every pixel",
         metrics=_multitask_metrics(),
         run=multitask.run,
@@ -180,7 +174,7 @@ TASKS: dict[str, Task] = {
         open_toybox=multitask.open_toybox,
         whole_source=True,
     ),
-    "retrieval": Task(
+    "retrieval": EvaluationTask(
         about="pictures to captions (I2T) and back (T2I), in the space of an image-text teacher",
         metrics=tuple(Metric(f"{way}-R@{k}", headline=k == 1) for way in ("I2T", "T2I") for k in retrieval.RANKS),
         run=retrieval.run,
@@ -188,7 +182,7 @@ TASKS: dict[str, Task] = {
         open_toybox=ToyboxData.captions,
         patches=False,
     ),
-    "geometry": Task(
+    "geometry": EvaluationTask(
         about="ranks, token-norm outliers and uniformity of features; CKA with a reference",
         metrics=(
             Metric("RankMe", unit=""),

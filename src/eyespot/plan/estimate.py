@@ -10,13 +10,13 @@ from typing import Any
 
 from eyespot.data import DataConfig
 from eyespot.distill.cache import CacheConfig
-from eyespot.distill.stage import StageConfig, StageOutline
 from eyespot.engine.config import EngineConfig
 from eyespot.plan.hardware import Hardware
 from eyespot.plan.memory import LEAST, RESERVE, Memory, largest_fitting, stage_memory
 from eyespot.plan.passes import ShapedStage
-from eyespot.plan.shapes import Gallery, Subject
-from eyespot.plan.storage import CachePlan, Pictures, look_at_pictures, plan_cache
+from eyespot.plan.shapes import PlannedModel, ShapeWorld
+from eyespot.plan.storage import CachePlan, PictureCount, count_pictures, plan_cache
+from eyespot.runs.stage import StageConfig, StageOutline
 
 HOUR = 3600.0
 
@@ -135,7 +135,7 @@ class Plan:
     gpus: int
     precision: str
     stages: list[StagePlan]
-    pictures: Pictures
+    pictures: PictureCount
     notes: list[str]
 
     @property
@@ -195,13 +195,13 @@ def make_plan(
         raise ValueError(f"--gpus must be at least 1, got {gpus}")
     if not outlines:
         raise ValueError("this configuration has no stage to plan")
-    known = look_at_pictures(data, pictures, picture_bytes)
-    gallery = Gallery(stand_ins)
+    known = count_pictures(data, pictures, picture_bytes)
+    world = ShapeWorld(stand_ins)
     made: dict[str, str] = {}
     stages = []
     for outline in outlines:
         _refuse_uneven(outline, gpus)
-        shaped = ShapedStage(gallery, outline, made, engine, standardizer)
+        shaped = ShapedStage(world, outline, made, engine, standardizer)
         stages.append(
             _Estimate(shaped, outline, engine, hardware, gpus).plan(known, data.views, cache or CacheConfig())
         )
@@ -221,7 +221,7 @@ class _Estimate:
         self.hardware, self.gpus, self.config = hardware, gpus, outline.config
         self.largest = (max(self.config.student_sizes), max(self.config.teacher_sizes, default=None))
 
-    def plan(self, pictures: Pictures, views: int | None, cache: CacheConfig) -> StagePlan:
+    def plan(self, pictures: PictureCount, views: int | None, cache: CacheConfig) -> StagePlan:
         """Puts the stage's plan together."""
         config, shaped = self.config, self.shaped
         micro_batch = self._micro_batch()
@@ -300,7 +300,7 @@ class _Estimate:
 
     @staticmethod
     def _facts(
-        subjects: Mapping[str, Subject], sizes: Sequence[int | None], flops: Mapping[str, float]
+        subjects: Mapping[str, PlannedModel], sizes: Sequence[int | None], flops: Mapping[str, float]
     ) -> dict[str, ModelFacts]:
         return {
             name: ModelFacts(

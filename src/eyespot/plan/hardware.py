@@ -12,7 +12,7 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from eyespot.recipes.presets import build
+from eyespot.config import build
 
 GIB = 2**30
 TERA = 1e12

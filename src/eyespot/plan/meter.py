@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from eyespot.flops import flop_counter
 
 
-class Meter(TorchDispatchMode):
+class WorkCounter(TorchDispatchMode):
     """Counts operations, and the storages that they make from the moment they appear until nobody holds them any more.
 
     Operations are counted by the formulas of torch's counter (`eyespot.flops`): matrix products, convolutions and

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eyespot.distill.committee import Committee, as_unit_floats, short_names
-from eyespot.distill.feature_distillation import FeatureDistillation
-from eyespot.distill.stage import StageOutline
-from eyespot.distill.standardizers import FeatureStandardizer
+from eyespot.distill.committee import Committee
+from eyespot.distill.features.feature_distillation import FeatureDistillation
+from eyespot.distill.features.standardizers import FeatureStandardizer
+from eyespot.encoders.naming import short_names
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.units import checkpoint_activations, units_of
-from eyespot.plan.meter import Meter
-from eyespot.plan.shapes import Gallery, StandIn
+from eyespot.pictures import as_unit_floats
+from eyespot.plan.meter import WorkCounter
+from eyespot.plan.shapes import ShapeWorld, StandIn
+from eyespot.runs.stage import StageOutline
 
 EARLIER_STAGE = "stage:"
 
@@ -78,21 +80,21 @@ class ShapedStage:
     """
 
     def __init__(
-        self, gallery: Gallery, outline: StageOutline, made: Mapping[str, str], engine: EngineConfig, standardizer: str
+        self, world: ShapeWorld, outline: StageOutline, made: Mapping[str, str], engine: EngineConfig, standardizer: str
     ) -> None:
-        self.gallery, self.config = gallery, outline.config
+        self.world, self.config = world, outline.config
         self.bfloat16 = engine.precision == "bf16-mixed"
         specs = [made.get(spec.removeprefix(EARLIER_STAGE), spec) for spec in outline.teachers]
         self.teachers = {
-            name: gallery.teacher(spec) for name, spec in zip(short_names(outline.teachers), specs, strict=True)
+            name: world.teacher(spec) for name, spec in zip(short_names(outline.teachers), specs, strict=True)
         }
-        self.students = {name: gallery.student(spec) for name, spec in outline.students.items()}
+        self.students = {name: world.student(spec) for name, spec in outline.students.items()}
         # The moving average of "ema" reads numbers, which shapes have not; its operations are those of "channel".
         self._standardizer = "channel" if standardizer == "ema" else standardizer
         self._max_grid = outline.max_grid
         self._looks: dict[tuple[int, int | None], TeacherPass] = {}
         self._learnings: dict[tuple[int, int, int | None], StudentPass] = {}
-        with gallery.mode:
+        with world.mode:
             self.task = self._make_task()
             if engine.activation_checkpointing:
                 checkpoint_activations(self.task)
@@ -162,10 +164,10 @@ class ShapedStage:
     @torch.no_grad()
     def _look(self, pictures: int, size: int | None) -> TeacherPass:
         flops, shapes, looks, standardizers = {}, {}, [], []
-        with self.gallery.mode:
+        with self.world.mode:
             committee = Committee({name: subject.encoder for name, subject in self.teachers.items()}, self._max_grid)
             batch = torch.empty(pictures, 3, self.view, self.view, dtype=torch.uint8)
-            with Meter() as looking, self._autocast():
+            with WorkCounter() as looking, self._autocast():
                 images = as_unit_floats(batch)
                 for name, subject in self.teachers.items():
                     before = looking.flops
@@ -177,7 +179,7 @@ class ShapedStage:
                     flops[name] = (looking.flops - before) // pictures
                     flops[name] += subject.flops_in_file(size)
                     shapes[name] = (features.summary.shape[1], *features.patches.shape[1:])
-            with Meter() as observing:
+            with WorkCounter() as observing:
                 for features, standardizer in zip(looks, standardizers, strict=True):
                     standardizer.observe(features)
         return TeacherPass(flops, shapes, looking.peak, max(looking.peak, looking.live + observing.peak))
@@ -197,9 +199,9 @@ class ShapedStage:
 
     def _learn(self, pictures: int, size: int, teacher_size: int | None) -> StudentPass:
         self._set_sizes(size, teacher_size)
-        with self.gallery.mode:
+        with self.world.mode:
             batch = {"images": torch.empty(pictures, 3, self.view, self.view, dtype=torch.uint8), "step": 0}
-            with Meter() as meter:
+            with WorkCounter() as meter:
                 with self._autocast():
                     loss = self.task(batch)["loss"]
                 forward, kept = meter.flops, meter.live
@@ -213,7 +215,7 @@ class ShapedStage:
     def student_flops(self, name: str, size: int) -> int:
         """Operations of one student's own forward pass for one picture, without heads."""
         encoder = self.students[name].encoder
-        with self.gallery.mode, Meter() as meter:
+        with self.world.mode, WorkCounter() as meter:
             encoder(torch.empty(2, 3, *encoder.fitting_size(size)))
         return meter.flops // 2
 

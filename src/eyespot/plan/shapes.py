@@ -33,7 +33,7 @@ class UnseenModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlannedModel:
     """A model as the plan sees it.
 
     Attributes:
@@ -77,22 +77,22 @@ class StandIn(Encoder):
         return Features(images.new_empty(count, self.summary_dim), images.new_empty(count, self.patch_dim, *grid))
 
 
-class Gallery:
+class ShapeWorld:
     """All models of a plan, each looked up once, in one world of fake tensors.
 
     Args:
         stand_ins: spec -> the spec of a model of the same shape to look at in its place.
 
     Attributes:
-        mode: the world: tensors made inside `with gallery.mode` are fake.
+        mode: the world: tensors made inside `with world.mode` are fake.
     """
 
     def __init__(self, stand_ins: Mapping[str, str] | None = None) -> None:
         self.mode = FakeTensorMode()
         self._stand_ins = dict(stand_ins or {})
-        self._known: dict[str, Subject] = {}
+        self._known: dict[str, PlannedModel] = {}
 
-    def teacher(self, spec: str) -> Subject:
+    def teacher(self, spec: str) -> PlannedModel:
         """The model that `spec` names, to be looked at; the same one for the same spec.
 
         Raises:
@@ -103,7 +103,7 @@ class Gallery:
             self._known[spec] = self.student(spec)
         return self._known[spec]
 
-    def student(self, spec: str) -> Subject:
+    def student(self, spec: str) -> PlannedModel:
         """A copy of its own of the model, to be trained; see `teacher`."""
         model = _build(self._stand_ins.get(spec, spec))
         tensors = [*model.parameters(), *model.buffers()]
@@ -112,8 +112,8 @@ class Gallery:
         if isinstance(model, OnnxEncoder):
             weight_bytes = sum(file.stat().st_size for file in model.files)
             flops = partial(onnx_forward_flops, model.path)
-            return Subject(spec, self._faked(StandIn(model)), weight_bytes, onnx_parameters(model.path), flops)
-        return Subject(spec, self._faked(model), weight_bytes, parameters)
+            return PlannedModel(spec, self._faked(StandIn(model)), weight_bytes, onnx_parameters(model.path), flops)
+        return PlannedModel(spec, self._faked(model), weight_bytes, parameters)
 
     def _faked(self, model: Encoder) -> Encoder:
         with self.mode:

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyespot.data import DataConfig, PictureSource
-from eyespot.data.hub_source import HubSource, may_fetch
-from eyespot.data.shards import ShardSource
-from eyespot.data.sources import FolderSource, open_source
+from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.hub import HubSource, may_fetch
+from eyespot.data.sources.opening import open_source
+from eyespot.data.sources.shards import ShardSource
 from eyespot.distill.cache import CacheConfig
-from eyespot.distill.cache.codec import Layout
+from eyespot.distill.cache.codec import RowLayout
 
 SAMPLE = 512
 """Pictures whose files are looked at per source."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureCount:
     """The data as far as it is known.
 
     Attributes:
@@ -33,7 +34,7 @@ class Pictures:
     unknown: tuple[str, ...] = ()
 
 
-def look_at_pictures(data: DataConfig, count: int | None, mean_bytes: float | None) -> Pictures:
+def count_pictures(data: DataConfig, count: int | None, mean_bytes: float | None) -> PictureCount:
     """Counts the pictures of local sources and measures a sample of their files.
 
     Args:
@@ -47,7 +48,7 @@ def look_at_pictures(data: DataConfig, count: int | None, mean_bytes: float | No
     if (count is not None and count < 1) or (mean_bytes is not None and mean_bytes <= 0):
         raise ValueError("--pictures and --picture-bytes must be positive")
     if count is not None and mean_bytes is not None:
-        return Pictures(count, mean_bytes)
+        return PictureCount(count, mean_bytes)
     sources: list[PictureSource] = []
     for spec in data.sources:
         try:
@@ -56,10 +57,10 @@ def look_at_pictures(data: DataConfig, count: int | None, mean_bytes: float | No
             sources.append(open_source(spec))
         except (OSError, ValueError):
             hint = "its pictures are neither counted nor measured; see --pictures and --picture-bytes"
-            return Pictures(count, mean_bytes, (f"{spec} is not on this machine: {hint}",))
+            return PictureCount(count, mean_bytes, (f"{spec} is not on this machine: {hint}",))
     shares = data.weights or [float(len(source)) for source in sources]
     measured = sum(share * _mean_bytes(source) for share, source in zip(shares, sources, strict=True)) / sum(shares)
-    return Pictures(count or sum(len(source) for source in sources), mean_bytes or measured)
+    return PictureCount(count or sum(len(source) for source in sources), mean_bytes or measured)
 
 
 def _mean_bytes(source: PictureSource) -> float:
@@ -119,4 +120,4 @@ def cache_row_bytes(shape: tuple[int, int, int, int], config: CacheConfig) -> in
     """
     summary, width, rows, columns = shape
     kept = min(width, config.rank or width)
-    return Layout(config.store, summary, (kept, rows, columns)).record_bytes + 16
+    return RowLayout(config.store, summary, (kept, rows, columns)).record_bytes + 16

@@ -12,16 +12,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyespot.distill.starts import new_encoder
+from eyespot.config import build
+from eyespot.data.sets import ToyboxConfig
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import OptimConfig
-from eyespot.engine.run import RUNTIME_ONLY, RunFolder, as_plain
-from eyespot.engine.trainer import start_fabric
+from eyespot.engine.run import RunFolder, as_plain
+from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
-from eyespot.evaluate.datasets import ToyboxConfig
 from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert
-from eyespot.recipes.eupe import EupeConfig, distill
-from eyespot.recipes.presets import build, read_settings
+from eyespot.recipes.eupe.recipe import EupeConfig, distill
+from eyespot.recipes.presets import read_settings
+from eyespot.runs.settings import RUNTIME_ONLY
 
 EXPERT_MODELS = {
     "what": "timm/resnet10t?channels=32,64,128,256&output_stride=16",

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from eyespot.data.randomness import numpy_generator, seed_everything
 from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render
-from eyespot.distill.committee import as_unit_floats
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Batch, Task
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
+from eyespot.pictures import as_unit_floats
 from eyespot.quickstart.image_text import PhraseMatching, save_phrases
+from eyespot.randomness import numpy_generator, seed_everything
 
 LICENSE = "apache-2.0"
 """Of weights that saw nothing but our own toybox."""
@@ -180,5 +180,5 @@ def text_tower_file(run: Path, name: str) -> Path:
 
 
 def text_tower_spec(run: Path, name: str) -> str:
-    """How `eyespot.encoders.text.load_text_tower` finds it."""
+    """How `eyespot.encoders.text.encoding.load_text_tower` finds it."""
     return f"python/eyespot.quickstart.image_text:load_phrases?file={text_tower_file(run, name)}"

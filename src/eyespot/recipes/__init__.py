@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyespot.distill.stage import StageOutline
+    from eyespot.runs.stage import StageOutline
 
 
 @dataclass(frozen=True)
@@ -81,35 +81,35 @@ RECIPES = {
             "eupe",
             "a committee of encoders -> a large proxy -> a compact encoder",
             "EUPE, arXiv 2603.22387",
-            "eyespot.recipes.eupe",
+            "eyespot.recipes.eupe.recipe",
             "EupeConfig",
         ),
         Recipe(
             "sak",
             "a committee of encoders -> a multi-task model that keeps each one's bias",
             "SAK, arXiv 2410.14633",
-            "eyespot.recipes.sak",
+            "eyespot.recipes.sak.recipe",
             "SakConfig",
         ),
         Recipe(
             "vanilla_kd",
             "a classifier -> a compact classifier, plain logits, long schedule",
             "VanillaKD, arXiv 2305.15781",
-            "eyespot.recipes.vanilla_kd",
+            "eyespot.recipes.vanilla_kd.recipe",
             "VanillaKdConfig",
         ),
         Recipe(
             "ofa_kd",
             "a classifier -> a compact classifier of another family",
             "OFA-KD, arXiv 2310.19444",
-            "eyespot.recipes.ofa_kd",
+            "eyespot.recipes.ofa_kd.recipe",
             "OfaKdConfig",
         ),
         Recipe(
             "ghostnet_v3",
             "a classifier -> a re-parameterised compact CNN",
             "GhostNetV3, arXiv 2404.11202",
-            "eyespot.recipes.ghostnet_v3",
+            "eyespot.recipes.ghostnet_v3.recipe",
             "GhostNetV3Config",
         ),
         Recipe("cdfkd_mfs", "several classifiers, no data -> one multi-header classifier", "CDFKD-MFS"),

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
-Config = TypeVar("Config")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message lists every fault."""
+from eyespot.config import ConfigError, merged
 
 
 def preset_names(recipe: str) -> list[str]:
@@ -59,50 +54,8 @@ def read_settings(recipe: str, presets: Sequence[str] = (), file: str | Path | N
     return settings
 
 
-def build(config_class: type[Config], settings: Mapping[str, Any], source: str) -> Config:
-    """Validates settings into a configuration.
-
-    Args:
-        config_class: a pydantic dataclass.
-        settings: nested plain values.
-        source: where they come from, for the message.
-
-    Raises:
-        ConfigError: lists every fault; a misspelt key is answered with the nearest right one.
-    """
-    try:
-        return TypeAdapter(config_class).validate_python(dict(settings))
-    except ValidationError as error:
-        raise ConfigError(f"{source}:\n" + explain(error, config_class)) from None
-
-
-def explain(error: ValidationError, config_class: type) -> str:
-    """Pydantic's faults as one line each, in the words of the configuration."""
-    lines = []
-    for fault in error.errors():
-        path = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = "no such setting" + _suggestion([str(part) for part in fault["loc"]], config_class)
-        elif fault["type"] in ("missing", "missing_argument"):
-            message = "must be given"
-        elif fault["input"] is not None and not isinstance(fault["input"], dict):
-            message += f" (got {fault['input']!r})"
-        lines.append(f"  {path or 'configuration'}: {message}")
-    return "\n".join(lines)
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings, the second laid over the first; anything but a mapping is replaced as a whole."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
 def _folder(recipe: str) -> Any:
-    return files("eyespot.recipes") / "presets" / recipe
+    return files("eyespot.recipes") / recipe / "presets"
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
@@ -113,26 +66,3 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{source} must hold settings (key: value), it holds {type(content).__name__}")
     return content
-
-
-def _suggestion(wrong: list[str], config_class: Any) -> str:
-    """The setting of the same place that looks most like a misspelt one, or else the one of another place."""
-    paths = _paths(config_class)
-    beside = [path[-1] for path in paths if list(path[:-1]) == wrong[:-1]]
-    if near := difflib.get_close_matches(wrong[-1], beside, n=1):
-        return f"; did you mean {near[0]!r}?"
-    places: dict[str, str] = {}
-    for path in paths:
-        places.setdefault(path[-1], ".".join(path))
-    if near := difflib.get_close_matches(wrong[-1], places, n=1):
-        return f"; did you mean {places[near[0]]!r}?"
-    return ""
-
-
-def _paths(config_class: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Where the settings of a configuration are, those of the configurations inside it included."""
-    paths: list[tuple[str, ...]] = []
-    for name, field in getattr(config_class, "__pydantic_fields__", {}).items():
-        paths.append((*place, name))
-        paths += _paths(field.annotation, (*place, name))
-    return paths

@@ -1,20 +1,21 @@
 """What people look at: PCA pictures, training curves, the HTML report, the model card."""
 
 from eyespot.encoders.licenses import Verdict, hub_license, verdict
-from eyespot.report.card import model_card
-from eyespot.report.curves import overlaid_curves, probe_curves, read_metrics, training_curves
-from eyespot.report.evaluation import write_evaluation_report
-from eyespot.report.exhibits import Exhibit, Gallery
-from eyespot.report.figures import Figure, PictureGrid, PictureStrips, Strip, StripGroup
-from eyespot.report.folders import write_folder_report
-from eyespot.report.html import Report, write_report
+from eyespot.encoders.lineage import Teacher, describe
+from eyespot.report.exhibits.curves import overlaid_curves, probe_curves, read_metrics, training_curves
+from eyespot.report.exhibits.figures import Figure, PictureGrid, PictureStrips, Strip, StripGroup
+from eyespot.report.exhibits.gallery import Exhibit, Gallery
+from eyespot.report.exhibits.pca import pca_pictures
+from eyespot.report.exhibits.radar import radars
+from eyespot.report.exhibits.sizes import resolution_figures
 from eyespot.report.machine import machine_info
-from eyespot.report.merge import merge_tables
-from eyespot.report.pca import pca_pictures
-from eyespot.report.radar import radars
-from eyespot.report.sheet import pca_columns, visualize, visualize_files
-from eyespot.report.sizes import resolution_figures
-from eyespot.report.teachers import LicenceBox, Teacher, describe
+from eyespot.report.pages.card import model_card
+from eyespot.report.pages.evaluation import write_evaluation_report
+from eyespot.report.pages.folders import write_folder_report
+from eyespot.report.pages.html import Report, write_report
+from eyespot.report.pages.licence_box import LicenceBox
+from eyespot.report.pages.merge import merge_tables
+from eyespot.report.pages.sheet import pca_columns, visualize, visualize_files
 
 __all__ = [
     "Exhibit",

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyespot.data.randomness import numpy_generator
 from eyespot.data.toybox import place
 from eyespot.data.toybox.cards import CARD_ASPECT, WORDS
 from eyespot.data.toybox.place import CARD, SLOTS, SOLIDS, Floats, Ints
 from eyespot.data.toybox.textures import GROUNDS, PATTERN_TEXTURES, WALLS, word_texture
+from eyespot.randomness import numpy_generator
 
 SHAPES = ["sphere", "box", "cylinder", "cone", "capsule", "pyramid"]
 COLOURS = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"]
@@ -108,7 +108,7 @@ class World:
         return (x * x + y * y + z * z).sqrt()
 
 
-class Draws:
+class SceneDraws:
     """Hands out the uniform numbers of a batch of scenes, always in the same order."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -147,7 +147,7 @@ def sample_scenes(seeds: Sequence[int]) -> World:
     """
     if len(seeds) == 0:
         raise ValueError("seeds is empty: name at least one scene")
-    draws = Draws(seeds)
+    draws = SceneDraws(seeds)
     wanted = draws.integers(SOLIDS - 1) + 2
     shape = draws.integers(len(SHAPES), SOLIDS)
     colour, pattern = draws.integers(len(COLOURS), SOLIDS), draws.integers(len(PATTERNS), SOLIDS)
@@ -175,7 +175,7 @@ def _tensor(array: NDArray) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _cameras(draws: Draws) -> place.Cameras:
+def _cameras(draws: SceneDraws) -> place.Cameras:
     """Two cameras that look at nearly the same point from 10 to 18 degrees apart."""
     middle = place.turn(draws.uniform(-0.1, 0.1))
     apart = place.turn(draws.signs() * draws.uniform(0.045, 0.08))
@@ -188,7 +188,7 @@ def _cameras(draws: Draws) -> place.Cameras:
     return place.look_at(target, distance, azimuth, elevation, roll, focal)
 
 
-def _layout(draws: Draws, shape: Ints, carded: NDArray, wanted: Ints) -> tuple[place.Cameras, dict[str, NDArray]]:
+def _layout(draws: SceneDraws, shape: Ints, carded: NDArray, wanted: Ints) -> tuple[place.Cameras, dict[str, NDArray]]:
     cameras = _cameras(draws)
     side = draws.signs()
     height = draws.uniform(0.54, 0.64)
@@ -224,7 +224,7 @@ def _facing(cameras: place.Cameras) -> Floats:
     return right / np.sqrt(right[:, :1] ** 2 + right[:, 1:] ** 2)
 
 
-def _surfaces(draws: Draws, colour: Ints, pattern: Ints, word: Ints, half: Floats) -> dict[str, NDArray]:
+def _surfaces(draws: SceneDraws, colour: Ints, pattern: Ints, word: Ints, half: Floats) -> dict[str, NDArray]:
     batch = len(word)
     texture, period = np.zeros((batch, SURFACES), np.int64), np.ones((batch, SURFACES))
     swap, albedo = np.zeros((batch, SURFACES), bool), np.zeros((batch, SURFACES, 2, 3))
@@ -264,7 +264,7 @@ def _hsv(hue: Floats, saturation: Floats, value: Floats) -> Floats:
     return np.stack(channels, -1)
 
 
-def _light(draws: Draws) -> dict[str, NDArray]:
+def _light(draws: SceneDraws) -> dict[str, NDArray]:
     side, up = place.turn(draws.signs() * draws.uniform(0.2, 0.7)), place.turn(draws.uniform(0.25, 0.5))
     strength, warmth = draws.uniform(0.85, 1.15), draws.uniform(-0.1, 0.1)
     fill, cool = draws.uniform(0.28, 0.45), draws.uniform(-0.06, 0.08)
@@ -275,6 +275,6 @@ def _light(draws: Draws) -> dict[str, NDArray]:
     }
 
 
-def _wall(draws: Draws) -> Floats:
+def _wall(draws: SceneDraws) -> Floats:
     direction, offset = place.turn(draws.uniform(-0.09, 0.09)), draws.uniform(2.4, 4.2)
     return np.stack([direction[:, 1], direction[:, 0], offset], -1)

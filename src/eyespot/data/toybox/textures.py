@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyespot.data.randomness import numpy_generator
 from eyespot.data.toybox.cards import WORDS, draw_word
+from eyespot.randomness import numpy_generator
 
 SIDE = 256
 LEVELS = 7

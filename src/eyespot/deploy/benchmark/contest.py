@@ -22,7 +22,7 @@ Peaks = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """How everything is measured; see `benchmark`."""
 
     threads: int
@@ -64,7 +64,7 @@ class Contestant:
         for _ in range(WARM_UP_TURNS):
             self.worker.ask("turn", runs=1, seconds=0.0)
 
-    def turn(self, plan: Plan) -> None:
+    def turn(self, plan: TimingPlan) -> None:
         """Takes part in a round."""
         self.series.turns.append(self.worker.ask("turn", runs=plan.runs, seconds=plan.turn_seconds))
 
@@ -82,7 +82,7 @@ class Contestant:
 
 
 def compete(
-    group: Group, targets: Sequence[Target], plan: Plan, peak: Callable[[], Peaks], say: Callable[[str], None]
+    group: Group, targets: Sequence[Target], plan: TimingPlan, peak: Callable[[], Peaks], say: Callable[[str], None]
 ) -> dict[str, Row]:
     """Times several runtimes against one another.
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from eyespot.deploy.benchmark.runtimes import Runtime
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.exported import FileEncoder, Session
 from eyespot.encoders.multitask import MultiTaskEncoder
-from eyespot.encoders.openvino_source import import_openvino
+from eyespot.encoders.runtimes.exported import FileEncoder, Session
+from eyespot.encoders.runtimes.openvino import import_openvino
 
 OUTPUTS = ("summary", "patches")
 COMPILE = "compile"
@@ -51,7 +51,7 @@ def seeded_encoder(spec: str) -> Encoder:
 def import_library(runtime: Runtime) -> None:
     """Imports what the runtime needs, so that neither load time nor memory counts it."""
     if runtime.format:
-        importlib.import_module(f"eyespot.encoders.{runtime.format}_source")
+        importlib.import_module(f"eyespot.encoders.runtimes.{runtime.format}")
     if runtime.format == "openvino":
         import_openvino()
     elif runtime.library:
@@ -71,7 +71,7 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
     images = torch.rand(target.batch, 3, *target.size, generator=generator)
     runtime = target.runtime
     if target.file is not None and runtime.format:
-        source = importlib.import_module(f"eyespot.encoders.{runtime.format}_source")
+        source = importlib.import_module(f"eyespot.encoders.runtimes.{runtime.format}")
         session = source.open_session(target.file, torch.get_num_threads(), **runtime.options)
         return _run_of(session, OUTPUTS, images), bytes_of_file(target.file)
     encoder = seeded_encoder(target.model)

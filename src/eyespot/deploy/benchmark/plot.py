@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from eyespot.deploy.benchmark.table import BenchmarkTable, Group, Row
 from eyespot.files import atomic_path
-from eyespot.report.colours import PALETTE
-from eyespot.report.figures import INK
-from eyespot.report.plots import style
+from eyespot.report.drawing.colours import PALETTE
+from eyespot.report.drawing.plots import style
+from eyespot.report.exhibits.figures import INK
 
 COLUMNS = 3
 PANEL_WIDTH, BAR_HEIGHT, HEAD_HEIGHT = 4.6, 0.24, 0.75  # inches

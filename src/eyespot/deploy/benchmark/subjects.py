@@ -9,15 +9,15 @@ import torch
 
 from eyespot.deploy.benchmark.loading import seeded_encoder, work_of
 from eyespot.deploy.benchmark.table import Group
-from eyespot.encoders.exported import FileEncoder
 from eyespot.encoders.identity import weights_hash
+from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.evaluate.cost import giga_macs, millions_of_parameters
 
 Size = int | str | tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Subject:
+class TimedModel:
     """A model to be timed.
 
     Attributes:
@@ -33,7 +33,7 @@ class Subject:
     file_format: str | None
 
 
-def read_subject(model: str, sizes: Sequence[Size], batches: Sequence[int]) -> Subject:
+def read_timed_model(model: str, sizes: Sequence[Size], batches: Sequence[int]) -> TimedModel:
     """Loads a model and finds out what is asked of it.
 
     Args:
@@ -56,7 +56,7 @@ def read_subject(model: str, sizes: Sequence[Size], batches: Sequence[int]) -> S
     for size in wanted:
         macs = None if is_file else giga_macs(work_of(encoder), torch.full((1, 3, *size), 0.5))
         groups += [Group(model, size, batch, parameters, macs) for batch in dict.fromkeys(batches)]
-    return Subject(model, tuple(groups), weights_hash(encoder), model.partition("/")[0] if is_file else None)
+    return TimedModel(model, tuple(groups), weights_hash(encoder), model.partition("/")[0] if is_file else None)
 
 
 def read_size(size: Size) -> tuple[int, int]:

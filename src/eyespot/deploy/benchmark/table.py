@@ -96,7 +96,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Column:
+class TimingColumn:
     """A column for people: its title and how a row's value is written."""
 
     title: str
@@ -216,7 +216,7 @@ class BenchmarkTable:
         )
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
+def _columns(rows: Sequence[Row]) -> list[TimingColumn]:
     """The columns that hold anything."""
     return [column for column in _COLUMNS if any(column.text(row) != NOTHING for row in rows)] or _COLUMNS[:1]
 
@@ -236,16 +236,16 @@ def _speedup(row: Row) -> str:
 
 
 _COLUMNS = [
-    Column("ms", _number("latency_ms", 1)),
-    Column("p95 ms", _number("p95_ms", 1)),
-    Column("× eager", _speedup),
-    Column("pictures /s", _number("pictures_per_second", 1)),
-    Column("of peak", _number("peak_fraction", 2)),
-    Column("peak Gop/s", _number("peak_gops", 0)),
-    Column("memory MiB", _number("memory_mib", 0)),
-    Column("load s", _number("load_s", 2)),
-    Column("file MiB", _number("file_mib", 1)),
-    Column("mJ /picture", _number("joules_per_picture", 1, 1000)),
+    TimingColumn("ms", _number("latency_ms", 1)),
+    TimingColumn("p95 ms", _number("p95_ms", 1)),
+    TimingColumn("× eager", _speedup),
+    TimingColumn("pictures /s", _number("pictures_per_second", 1)),
+    TimingColumn("of peak", _number("peak_fraction", 2)),
+    TimingColumn("peak Gop/s", _number("peak_gops", 0)),
+    TimingColumn("memory MiB", _number("memory_mib", 0)),
+    TimingColumn("load s", _number("load_s", 2)),
+    TimingColumn("file MiB", _number("file_mib", 1)),
+    TimingColumn("mJ /picture", _number("joules_per_picture", 1, 1000)),
 ]
 
 

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from eyespot.deploy.formats.executorch_forms import in_forms
 from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
 from eyespot.deploy.graph import Graph
-from eyespot.encoders.executorch_source import METADATA_METHOD
+from eyespot.encoders.runtimes.executorch import METADATA_METHOD
 
 aten = torch.ops.aten
 _LINEAR, _CONV, _ADD, _CAT = aten.linear.default, aten.conv2d.default, aten.add.Tensor, aten.cat.default

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eyespot.deploy.formats.nearest import REWRITES
 from eyespot.deploy.graph import Graph
-from eyespot.encoders.litert_source import FACTS_MEMBER
+from eyespot.encoders.runtimes.litert import FACTS_MEMBER
 
 
 def write(graph: Graph, file: Path) -> None:

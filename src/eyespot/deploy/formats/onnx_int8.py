@@ -14,7 +14,7 @@ from torch import Tensor
 from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
 from eyespot.deploy.formats.onnx import LAYER_OPERATORS, write
 from eyespot.deploy.graph import Graph
-from eyespot.encoders.onnx_source import ROUNDED
+from eyespot.encoders.runtimes.onnx import ROUNDED
 
 
 def write_int8(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
 from eyespot.deploy.graph import Graph
-from eyespot.encoders.openvino_source import FACTS, import_openvino
+from eyespot.encoders.runtimes.openvino import FACTS, import_openvino
 
 MOST_TO_COMPARE = 8
 """Batches on which two ways to quantise are compared."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from eyespot.deploy.graph import Graph
-from eyespot.encoders.torch_source import FACTS_FILE, NAMES_FILE
+from eyespot.encoders.runtimes.torch import FACTS_FILE, NAMES_FILE
 
 
 def write(graph: Graph, file: Path) -> None:

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from lightning.fabric import Fabric
 
-from eyespot.data.loader import Batch, PictureLoader
-from eyespot.data.sampling import Draws
+from eyespot.data.loading.pictures import Batch, PictureLoader
+from eyespot.data.loading.sampling import Draws
 from eyespot.distill.cache.committee import CachedCommittee
 
 

@@ -35,7 +35,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """The record of one row: summary and patches one after the other, so that a row is one read.
 
     Attributes:
@@ -80,7 +80,7 @@ class Layout:
         return {"record_bytes": self.record_bytes, "fields": fields}
 
     @classmethod
-    def from_json(cls, description: Mapping[str, Any]) -> Layout:
+    def from_json(cls, description: Mapping[str, Any]) -> RowLayout:
         """The layout that gave a description, `setting.store` included."""
         fields = description["fields"]
         channels, height, width = fields["patches"]["shape"]
@@ -96,7 +96,7 @@ class Codec:
         teacher: whose features these are, for messages.
     """
 
-    def __init__(self, layout: Layout, projection: Projection | None, teacher: str) -> None:
+    def __init__(self, layout: RowLayout, projection: Projection | None, teacher: str) -> None:
         self.layout = layout
         self._projection = projection
         self._teacher = teacher

@@ -19,10 +19,11 @@ from eyespot.distill.cache.config import CacheError, StoreKind
 from eyespot.distill.cache.reader import ShardReader
 from eyespot.distill.cache.rows import RowNumbers
 from eyespot.distill.cache.store import TeacherCache
-from eyespot.distill.committee import Committee, as_unit_floats
+from eyespot.distill.committee import Committee
 from eyespot.encoders import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.features import Features
+from eyespot.pictures import as_unit_floats
 
 Batch = Mapping[str, Any]
 

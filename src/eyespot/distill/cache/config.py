@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from eyespot.engine.config import STRICT
+from eyespot.config import STRICT
 
 StoreKind = Literal["bfloat16", "float16", "int8"]
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from lightning.fabric import Fabric
 
-from eyespot.data.loader import PictureLoader
+from eyespot.data.loading.pictures import PictureLoader
 from eyespot.distill.cache.build import part_of
 from eyespot.distill.cache.committee import CachedCommittee
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eyespot.data.sampling import Draws
+from eyespot.data.loading.sampling import Draws
 
 
 class RowNumbers:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from eyespot.distill.cache.codec import Codec, Layout
+from eyespot.distill.cache.codec import Codec, RowLayout
 from eyespot.distill.cache.config import CacheError, CacheMismatchError, StoreKind
 from eyespot.distill.cache.projection import Projection, fit_projection
 from eyespot.distill.cache.reader import DESCRIPTION, ShardReader
@@ -96,10 +96,10 @@ class TeacherCache:
             self.codec = self._recorded()
         return self.codec
 
-    def layout_of(self, features: Features) -> Layout:
+    def layout_of(self, features: Features) -> RowLayout:
         """How features like these are stored here."""
         height, width = features.grid
-        return Layout(self._store, features.summary.shape[1], (self._stored_channels(features), height, width))
+        return RowLayout(self._store, features.summary.shape[1], (self._stored_channels(features), height, width))
 
     def _stored_channels(self, features: Features) -> int:
         return min(self._rank or features.patches.shape[1], features.patches.shape[1])
@@ -152,7 +152,7 @@ class TeacherCache:
                 "name another cache.folder"
             ) from error
 
-    def _record(self, layout: Layout, projection: Projection | None) -> None:
+    def _record(self, layout: RowLayout, projection: Projection | None) -> None:
         """Makes the folder, unless another process was first."""
         description: dict[str, Any] = {"format": FORMAT, "setting": self.setting, **layout.as_json()}
         temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -195,7 +195,7 @@ class TeacherCache:
                 + "\n  ".join(different)
                 + "\nName another cache.folder, or delete this one to make it anew."
             )
-        return Codec(Layout.from_json(description), self._recorded_projection(description), self._teacher)
+        return Codec(RowLayout.from_json(description), self._recorded_projection(description), self._teacher)
 
     def _recorded_projection(self, description: dict[str, Any]) -> Projection | None:
         recorded = description.get("projection")

@@ -9,12 +9,12 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from eyespot.data.loader import Batch, PictureLoader
-from eyespot.data.randomness import numpy_generator
+from eyespot.data.loading.pictures import Batch, PictureLoader
 from eyespot.distill.cache.build import RowLoader, there_in_all
 from eyespot.distill.cache.committee import CachedCommittee
 from eyespot.distill.cache.config import CacheError
 from eyespot.features import Features
+from eyespot.randomness import numpy_generator
 
 TOLERANCE = 0.02
 """Largest relative difference of a recomputed row, in the L2 norm over its summary or its patches: bfloat16 rounds by

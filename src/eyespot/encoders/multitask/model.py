@@ -21,7 +21,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.multitask.heads import TaskHead
 from eyespot.encoders.multitask.paths import TeacherPath
 from eyespot.encoders.multitask.routers import Router
-from eyespot.encoders.timm_source import TimmEncoder
+from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.features import Features
 
 RouterKind = Literal["mor", "sum"]

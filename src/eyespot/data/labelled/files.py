@@ -1,0 +1,102 @@
+"""Multi-task data whose pictures and labels are files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyespot.data.labelled.layout import Layout
+from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.sources.decode import PictureError, decode_picture
+from eyespot.data.sources.fingerprint import files_fingerprint
+from eyespot.dense_tasks import DenseTask
+
+
+@dataclass(frozen=True)
+class FileData(ABC):
+    """Multi-task data whose pictures and labels are files; a subclass knows one layout.
+
+    Attributes:
+        name: see `MultiTaskData`.
+        folder: of the data set.
+        tasks: those that are read.
+        pictures: the picture files.
+    """
+
+    name: str
+    folder: Path
+    tasks: dict[str, DenseTask]
+    pictures: list[Path]
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """What errors name."""
+
+    @abstractmethod
+    def files(self, task: str, picture: Path) -> list[Path]:
+        """The files that a picture's label is read from."""
+
+    @abstractmethod
+    def label(self, task: str, picture: Path) -> Tensor:
+        """A picture's label, as `eyespot.dense_tasks` writes it.
+
+        Raises:
+            Exception: any, if a file is broken.
+        """
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def picture_name(self, index: int) -> str:
+        """The path of picture `index`."""
+        return str(self.pictures[index])
+
+    def read(self, index: int) -> MultiTaskSample:
+        """See `MultiTaskData.read`; a label that is not of its picture's size is broken."""
+        picture = self.pictures[index]
+        image = torch.from_numpy(np.array(decode_picture(picture))).permute(2, 0, 1).contiguous()
+        labels = {task: self._read_label(task, picture) for task in self.tasks}
+        for task, label in labels.items():
+            if label.shape[-2:] != image.shape[-2:]:
+                raise PictureError(
+                    str(picture),
+                    f"its label for {task} is {label.shape[-1]}x{label.shape[-2]}, the picture "
+                    f"{image.shape[-1]}x{image.shape[-2]}; they must be of one size",
+                )
+        return MultiTaskSample(image, labels)
+
+    def _read_label(self, task: str, picture: Path) -> Tensor:
+        try:
+            return self.label(task, picture)
+        except MemoryError:
+            raise
+        except Exception as error:  # on broken files the readers of PNG, NPY and MAT raise nearly anything
+            raise PictureError(str(picture), f"its label for {task} cannot be read: {error}") from error
+
+    def check(self) -> None:
+        """Looks whether all files are there.
+
+        Raises:
+            LayoutError: one is not.
+        """
+        for file in self._files():
+            self.layout.file(file)
+
+    def fingerprint(self) -> str:
+        """See `MultiTaskData.fingerprint`: of the names and sizes of all files and of the tasks."""
+        return files_fingerprint(self._files(), f"{type(self).__name__} {self.setting()} {' '.join(self.tasks)}")
+
+    def setting(self) -> str:
+        """What the labels depend on beside the files, in words."""
+        return ""
+
+    def _files(self) -> Iterable[Path]:
+        labels = (file for picture in self.pictures for task in self.tasks for file in self.files(task, picture))
+        return dict.fromkeys([*self.pictures, *labels])

@@ -1,0 +1,113 @@
+"""The standard data sets by name: where each comes from, how it lies on disk, and which tasks it serves."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eyespot.data.labelled import rgbd as labelled_rgbd
+from eyespot.data.labelled.layout import Layout
+from eyespot.data.sets import (
+    ade20k,
+    cifar,
+    cityscapes,
+    coco,
+    depth_folder,
+    hub,
+    image_folder,
+    imagenet,
+    mask_folder,
+    nyu,
+    picture_folder,
+    rgbd,
+    spair,
+    voc,
+)
+
+Opener = Callable[..., Any]
+CLASSIFICATION = ("knn", "linear", "few_shot", "zero_shot", "classification")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that `NAME:FOLDER` names.
+
+    Attributes:
+        layout: usual name, files in words, and where to get them.
+        openers: task -> (folder, limit=None, **options) -> data.
+    """
+
+    layout: Layout
+    openers: Mapping[str, Opener]
+
+
+def _for(tasks: tuple[str, ...], opener: Opener) -> dict[str, Opener]:
+    return dict.fromkeys(tasks, opener)
+
+
+DATASETS: dict[str, DataSet] = {
+    "imagenet": DataSet(
+        imagenet.LAYOUT,
+        {
+            **_for(CLASSIFICATION, imagenet.open_imagenet),
+            "zero_shot": imagenet.open_imagenet_names,
+            "classification": imagenet.open_imagenet_val,
+        },
+    ),
+    "cifar10": DataSet(cifar.LAYOUT_10, _for(CLASSIFICATION, cifar.open_cifar10)),
+    "cifar100": DataSet(cifar.LAYOUT_100, _for(CLASSIFICATION, cifar.open_cifar100)),
+    "ade20k": DataSet(ade20k.LAYOUT, {"segmentation": ade20k.open_ade20k}),
+    "voc": DataSet(voc.LAYOUT, {"segmentation": voc.open_voc}),
+    "cityscapes": DataSet(cityscapes.LAYOUT, {"segmentation": cityscapes.open_cityscapes}),
+    "camvid": DataSet(mask_folder.CAMVID, {"segmentation": mask_folder.open_camvid}),
+    "nyu": DataSet(nyu.LAYOUT, {"depth": nyu.open_nyu, "normals": nyu.open_nyu_normals}),
+    "spair": DataSet(spair.LAYOUT, {"correspondence": spair.open_spair}),
+    "coco": DataSet(coco.LAYOUT, {"retrieval": coco.open_coco}),
+    "hf": DataSet(hub.LAYOUT, _for(CLASSIFICATION, hub.open_hub)),
+    "rgbd": DataSet(
+        labelled_rgbd.LAYOUT,
+        {"depth": rgbd.open_rgbd_depth, "normals": rgbd.open_rgbd_normals, "correspondence": rgbd.open_rgbd_matching},
+    ),
+    "image_folder": DataSet(image_folder.LAYOUT, _for((*CLASSIFICATION, "reading"), image_folder.open_image_folder)),
+    "mask_folder": DataSet(mask_folder.LAYOUT, {"segmentation": mask_folder.open_mask_folder}),
+    "depth_folder": DataSet(
+        depth_folder.LAYOUT,
+        {"depth": depth_folder.open_depth_folder, "normals": depth_folder.open_normals_folder},
+    ),
+    "caption_folder": DataSet(picture_folder.CAPTIONS, {"retrieval": picture_folder.open_caption_folder}),
+}
+
+
+def find_opener(source: str, task: str, plain: Opener) -> tuple[Opener, str]:
+    """Who reads a source, and from where.
+
+    Args:
+        source: "NAME:FOLDER" with a name from `DATASETS`, or a folder; without options.
+        task: what the data are for.
+        plain: reads a folder without a name.
+
+    Returns:
+        The opener and the folder.
+
+    Raises:
+        ValueError: no data set of that name (the message has the nearest), or one that does not serve the task.
+    """
+    name, colon, folder = source.partition(":")
+    is_path = not colon or len(name) < 2 or "/" in name or "\\" in name or Path(source).exists()
+    if is_path:
+        return plain, source
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"
+        raise ValueError(f"no data set {name!r}; {hint}")
+    openers = DATASETS[name].openers
+    if task not in openers:
+        fitting = [other for other, dataset in DATASETS.items() if task in dataset.openers]
+        raise ValueError(
+            f"{name} is no data set for {task}, but for {', '.join(openers)}; for {task} there are "
+            f"{', '.join(fitting) or 'folders'}"
+        )
+    return openers[task], folder

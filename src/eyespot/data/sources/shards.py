@@ -1,0 +1,235 @@
+"""WebDataset shards (tar files of samples) with random access, so that they shuffle and resume like a folder."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, PictureError, decode_picture
+from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.strings import StringTable
+from eyespot.files import atomic_path
+
+if TYPE_CHECKING:
+    from eyespot.data.sources.base import PictureSource
+
+TEXT_SUFFIXES = (".txt", ".text", ".caption")
+LABEL_SUFFIX = ".cls"
+
+
+class _Part(NamedTuple):
+    """One member of a shard: where its bytes lie."""
+
+    offset: int
+    size: int
+
+
+_NOTHING = _Part(0, -1)
+
+
+class _Sample(NamedTuple):
+    """One sample: its shard's number, its key (path up to the first dot of the file name) and what we use of it."""
+
+    shard: int
+    key: str
+    picture: _Part
+    label: _Part = _NOTHING
+    text: _Part = _NOTHING
+
+
+class _Index:
+    """Samples as arrays: 100 bytes for each instead of a thousand, and shared by all workers."""
+
+    def __init__(self, samples: Sequence[_Sample]) -> None:
+        self._keys = StringTable(sample.key for sample in samples)
+        places = [(sample.shard, *sample.picture, *sample.label, *sample.text) for sample in samples]
+        self._places = np.array(places, np.int64).reshape(-1, 7)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> _Sample:
+        shard, *parts = self._places[index].tolist()
+        return _Sample(shard, self._keys[index], _Part(*parts[:2]), _Part(*parts[2:4]), _Part(*parts[4:]))
+
+
+class ShardSource:
+    """The pictures of WebDataset shards, in the order in which they lie there.
+
+    Each shard's headers are read once; a picture is then read by its place in the file. Files are opened per read, so
+    workers share nothing. A damaged shard keeps what lies before the damage, and samples without a picture are passed
+    over; both are counted in a warning. Labels come from `.cls` members; there are no class names.
+
+    Args:
+        paths: the shards, uncompressed.
+        name: what reports call the source; the paths by default.
+        enough_side: see `decode_picture`.
+        max_pixels: see `decode_picture`.
+
+    Attributes:
+        without_picture: how many samples were passed over because they hold no picture.
+        damaged: the shards that were cut short or damaged.
+
+    Raises:
+        FileNotFoundError: a shard is not there.
+        ValueError: a file is no tar at all, or there is no picture in any shard.
+    """
+
+    classes: list[str] | None = None
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        name: str | None = None,
+        enough_side: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.paths = [Path(path) for path in paths]
+        self.name = name or " ".join(str(path) for path in paths)
+        self.enough_side = enough_side
+        self.max_pixels = max_pixels
+        self.without_picture = 0
+        self.damaged: list[Path] = []
+        self._samples = _Index([sample for shard in range(len(self.paths)) for sample in self._read(shard)])
+        if self.without_picture:
+            warnings.warn(f"{self.name}: {self.without_picture} samples hold no picture and are skipped", stacklevel=2)
+        if not self._samples:
+            raise ValueError(f"no pictures in {self.name!r}; a sample needs a member like 0001.jpg or 0001.png")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def read(self, index: int) -> Image.Image:
+        """Picture `index` as 8-bit RGB; raises `PictureError` if it is broken."""
+        content = self._bytes(index, self._samples[index].picture)
+        return decode_picture(content, self.picture_name(index), self.enough_side, self.max_pixels)
+
+    def picture_name(self, index: int) -> str:
+        """Shard and key of picture `index`."""
+        sample = self._samples[index]
+        return f"{self.paths[sample.shard]}:{sample.key}"
+
+    def label(self, index: int) -> int | None:
+        """The number in the sample's `.cls` member, None if it has none; raises `PictureError` if it is no number."""
+        part = self._samples[index].label
+        if part == _NOTHING:
+            return None
+        content = self._bytes(index, part)
+        try:
+            return int(content)
+        except ValueError as error:
+            raise PictureError(self.picture_name(index), f"its {LABEL_SUFFIX} member is not a whole number") from error
+
+    def text(self, index: int) -> str | None:
+        """The caption in the sample's `.txt` (or `.text`, `.caption`) member, None if it has none."""
+        part = self._samples[index].text
+        return None if part == _NOTHING else self._bytes(index, part).decode("utf-8", "replace")
+
+    def fingerprint(self) -> str:
+        """A hash of keys and picture sizes; it does not change when the shards are moved or renamed."""
+        samples = (self._samples[index] for index in range(len(self)))
+        return fingerprint_of(f"{sample.key}\t{sample.picture.size}" for sample in samples)
+
+    def _bytes(self, index: int, part: _Part) -> bytes:
+        try:
+            with open(self.paths[self._samples[index].shard], "rb", buffering=0) as file:
+                file.seek(part.offset)
+                return file.read(part.size)
+        except OSError as error:
+            raise PictureError(self.picture_name(index), str(error)) from error
+
+    def _read(self, shard: int) -> list[_Sample]:
+        """The samples of one shard that hold a picture."""
+        path = self.paths[shard]
+        parts, damaged = _read_headers(path)
+        samples = []
+        for key, members in parts.items():
+            pictures = [part for suffix, part in members.items() if suffix in SUFFIXES]
+            if not pictures:
+                self.without_picture += 1
+                continue
+            text = next((members[suffix] for suffix in TEXT_SUFFIXES if suffix in members), _NOTHING)
+            samples.append(_Sample(shard, key, pictures[0], members.get(LABEL_SUFFIX, _NOTHING), text))
+        if damaged:
+            self.damaged.append(path)
+            warnings.warn(f"{path} is cut short or damaged; {len(samples)} samples survive", stacklevel=4)
+        return samples
+
+
+def write_shards(source: PictureSource, folder: str | Path, per_shard: int = 1000) -> list[Path]:
+    """Writes a source as WebDataset shards `shard-000000.tar`, ...: lossless PNGs, and `.cls` where there is a label.
+
+    Broken pictures are left out and counted in a warning.
+
+    Returns:
+        The paths of the shards.
+    """
+    shards: list[Path] = []
+    failures: list[PictureError] = []
+    for first in range(0, len(source), per_shard):
+        shards.append(Path(folder) / f"shard-{len(shards):06d}.tar")
+        with atomic_path(shards[-1]) as temporary, tarfile.open(temporary, "w") as tar:
+            for index in range(first, min(first + per_shard, len(source))):
+                try:
+                    _write_sample(tar, f"{index:09d}", source.read(index), source.label(index))
+                except PictureError as error:
+                    failures.append(error)
+    if failures:
+        warnings.warn(f"{len(failures)} broken pictures left out, the first is {failures[0]}", stacklevel=2)
+    return shards
+
+
+def _write_sample(tar: tarfile.TarFile, key: str, picture: Image.Image, label: int | None) -> None:
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    members = {".png": png.getvalue()}
+    if label is not None:
+        members[LABEL_SUFFIX] = str(label).encode()
+    for suffix, content in members.items():
+        header = tarfile.TarInfo(key + suffix)
+        header.size = len(content)
+        tar.addfile(header, io.BytesIO(content))
+
+
+def _read_headers(path: Path) -> tuple[dict[str, dict[str, _Part]], bool]:
+    """The complete members of a tar by key and suffix, and whether the tar is damaged or cut short."""
+    parts: dict[str, dict[str, _Part]] = {}
+    length = path.stat().st_size
+    if length < tarfile.BLOCKSIZE:
+        return parts, True
+    with _open_tar(path) as tar:
+        damaged = False
+        try:
+            for member in tar:
+                if member.offset_data + member.size > length:
+                    break
+                _sort_in(parts, member)
+        except (tarfile.TarError, EOFError):
+            damaged = True
+        # A sound archive ends with blocks of zeros; `tarfile` also stops, silently, at a header that it cannot read.
+        with open(path, "rb") as file:
+            file.seek(tar.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+    return parts, damaged or end != bytes(tarfile.BLOCKSIZE)
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path, "r:")
+    except tarfile.ReadError as error:
+        raise ValueError(f"{str(path)!r} is not an uncompressed tar file: {error}") from error
+
+
+def _sort_in(parts: dict[str, dict[str, _Part]], member: tarfile.TarInfo) -> None:
+    folder, slash, file = member.name.rpartition("/")
+    stem, dot, suffix = file.partition(".")
+    if member.isfile() and stem and dot and not stem.startswith("__"):
+        part = _Part(member.offset_data, member.size)
+        parts.setdefault(folder + slash + stem, {})[dot + suffix.lower()] = part

@@ -1,0 +1,1 @@
+"""What is cut out of a picture, and how: views, pixels, strong augmentation, pictures with their maps."""

@@ -1,0 +1,1 @@
+"""Distillation of classifiers: what teacher and student say, and the methods that compare it."""

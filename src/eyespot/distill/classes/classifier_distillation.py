@@ -1,0 +1,258 @@
+"""Classifier distillation: a student learns to classify, from labels, from a frozen classifier, or from both.
+
+VanillaKD, OFA-KD and GhostNetV3's training are this one Task; only the method, the label loss and the mixing differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as validated_dataclass
+from torch import Tensor
+
+from eyespot.config import STRICT
+from eyespot.distill.classes.logit_losses import binary_cross_entropy, cross_entropy
+from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.methods import make_method, method_class
+from eyespot.distill.classes.mixing import MixConfig, is_labelled, mix
+from eyespot.distill.classes.outputs import ClassifierOutput, Method, output_shape
+from eyespot.distill.committee import Committee
+from eyespot.distill.features.feature_distillation import token_count
+from eyespot.distill.side_by_side import Learner, SideBySide
+from eyespot.encoders import Encoder
+from eyespot.encoders.taps import Taps
+from eyespot.engine.task import Batch
+from eyespot.pictures import as_unit_floats, resize_pictures
+
+LABEL_LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy}
+
+CERTAINLY_NOT = -30.0
+"""A logit whose sigmoid cross-entropy with "no" is 0 in float32."""
+
+
+@validated_dataclass(frozen=True, kw_only=True, config=STRICT)
+class LabelConfig:
+    """What the pictures' own labels say."""
+
+    loss: Literal["ce", "bce"] = "ce"
+    """ce: cross-entropy, summed over classes; bce: sigmoid cross-entropy, averaged over classes, which beside a teacher
+    is nearly silent (VanillaKD)."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of this term; 0 learns from the teacher alone, from pictures without labels."""
+
+
+@dataclass(frozen=True)
+class ClassifierStudent:
+    """A student and how it is taught.
+
+    Attributes:
+        encoder: with a class head; see `load_classifier`.
+        method: a name from `eyespot.distill.classes.methods.METHODS`.
+        settings: hyper-parameters of the method.
+    """
+
+    encoder: Encoder
+    method: str = "kd"
+    settings: MethodSettings = field(default_factory=MethodSettings)
+
+
+@dataclass(frozen=True)
+class StudentTargets:
+    """What all students are told about one batch.
+
+    Attributes:
+        images: [B, 3, S, S] in [0, 1], already mixed.
+        labels: what the label loss compares with, float32 [B, K]; None: nothing.
+        target: int64 [B], the hard class, see `Method.forward`.
+        teacher: the teacher's look at these images; None without a teacher.
+        picture: int64 [B], number of each picture over all sources.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    target: Tensor
+    teacher: ClassifierOutput | None
+    picture: Tensor
+
+
+class ClassifierLearner(Learner):
+    """A student with its method.
+
+    Args:
+        encoder: the student.
+        method: what the teacher tells it; with parameters of its own (exits, projections) that only training needs.
+        label: what the labels tell it.
+        size: side in pixels at which it looks; None is its default.
+    """
+
+    def __init__(self, encoder: Encoder, method: Method, label: LabelConfig, size: int | None) -> None:
+        super().__init__(encoder)
+        self.method, self.label, self.size = method, label, size
+        self.taps = Taps(encoder) if method.student_taps else None
+
+    def forward(self, lesson: StudentTargets) -> dict[str, Tensor]:
+        """The term `label`, and those of the method."""
+        pictures = resize_pictures(lesson.images, self.encoder.fitting_size(self.size))
+        look = classifier_output(self.encoder, self.taps, pictures)
+        terms: dict[str, Tensor] = {}
+        if lesson.labels is not None:
+            # A picture without a label costs nothing, whatever the student says.
+            said = look.logits.float().masked_fill(~is_labelled(lesson.labels)[:, None], CERTAINLY_NOT)
+            terms["label"] = self.label.weight * LABEL_LOSSES[self.label.loss](said, lesson.labels)
+        if lesson.teacher is not None:
+            terms |= self.method(look, lesson.teacher, lesson.target, lesson.picture)
+        return terms
+
+
+class ClassifierDistillation(SideBySide):
+    """Students -> label loss and method, against one look of the teacher at the same augmented, mixed pictures.
+
+    Several students, or several methods for one architecture, learn from the same pass of the teacher (VanillaKD's code
+    does so too); each becomes what it would have become alone.
+
+    Args:
+        pupils: students by name.
+        teacher: a frozen encoder with a class head (without one for methods on features); None: labels alone.
+        label: the label term.
+        mix: mixup and cutmix, seen by teacher and students alike.
+        sources: number of pictures of each source.
+        places: int64, for each class of the pictures the output that means it; None: the same number.
+        student_size: side in pixels at which students look; None: each one's default.
+        teacher_size: the same for the teacher.
+        seed: names the draws of the mixing, together with the step; the same on every rank.
+
+    Raises:
+        ValueError: no students, nothing to learn from, or a method that cannot bring a student and the teacher
+            together.
+    """
+
+    places: Tensor
+
+    def __init__(
+        self,
+        pupils: Mapping[str, ClassifierStudent],
+        teacher: Encoder | None,
+        *,
+        label: LabelConfig,
+        mix: MixConfig,
+        sources: Sequence[int],
+        places: Tensor | None = None,
+        student_size: int | None = None,
+        teacher_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if teacher is None and label.weight == 0:
+            raise ValueError("nothing to learn from: there is no teacher, and the labels' weight is 0")
+        wants = {name: method_class(pupil.method) for name, pupil in pupils.items()}
+        teacher_taps = Taps(teacher) if teacher and any(method.teacher_taps for method in wants.values()) else None
+        shown = output_shape(teacher, teacher_taps, teacher_size) if teacher else None
+
+        def learner(name: str, encoder: Encoder) -> ClassifierLearner:
+            own = output_shape(encoder, Taps(encoder) if wants[name].student_taps else None, student_size)
+            if not own.num_classes:
+                raise ValueError(f"student {name!r} ({encoder.name}) has no class head: see load_classifier")
+            pupil = pupils[name]
+            method = make_method(pupil.method if shown else "none", pupil.settings, own, shown or own, sum(sources))
+            return ClassifierLearner(encoder, method, label, student_size)
+
+        super().__init__({name: pupil.encoder for name, pupil in pupils.items()}, learner)
+        self.committee = Committee({"teacher": teacher}) if teacher else None
+        self.teacher_taps = teacher_taps
+        self.label, self.mixing, self.seed = label, mix, seed
+        self.student_size, self.teacher_size = student_size, teacher_size
+        self.register_buffer("places", torch.arange(self.num_classes) if places is None else places, persistent=False)
+        self.first_pictures = torch.tensor([0, *accumulate(sources)][:-1])
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
+        images = as_unit_floats(batch["images"])
+        labels = self._as_outputs(batch["labels"]) if self.label.weight else None
+        images, targets = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
+        teacher = self.teacher_output(images)
+        lesson = StudentTargets(
+            images=images,
+            labels=targets,
+            target=hard_classes(targets, teacher),
+            teacher=teacher,
+            picture=self.picture_numbers(batch).to(images.device, non_blocking=True),
+        )
+        return self.teach(images.device, lesson)
+
+    def _as_outputs(self, labels: Tensor) -> Tensor:
+        """Labels of the pictures as numbers of outputs; -1 stays."""
+        return torch.where(labels < 0, labels, self.places[labels])
+
+    @torch.no_grad()
+    def teacher_output(self, images: Tensor) -> ClassifierOutput | None:
+        """What the teacher says of pictures in [0, 1], in float32."""
+        teacher = self.teacher
+        if teacher is None:
+            return None
+        pictures = resize_pictures(images, teacher.fitting_size(self.teacher_size))
+        look = classifier_output(teacher, self.teacher_taps, pictures)
+        return ClassifierOutput(look.logits.float(), look.summary.float(), tuple(tap.float() for tap in look.taps))
+
+    def picture_numbers(self, batch: Batch) -> Tensor:
+        """Number of each picture of a batch over all sources, int64 [B], on the host."""
+        numbers: Tensor = self.first_pictures[batch["source"]] + batch["index"]
+        return numbers
+
+    @property
+    def teacher(self) -> Encoder | None:
+        """The frozen teacher."""
+        return dict(self.committee.items())["teacher"] if self.committee else None
+
+    @property
+    def pupils(self) -> dict[str, Encoder]:
+        """The students by name."""
+        return {name: self.learner(name).encoder for name in self.learners}
+
+    @property
+    def num_classes(self) -> int:
+        """K, how many outputs the students have."""
+        return next(iter(self.pupils.values())).num_classes
+
+    def learner(self, name: str) -> ClassifierLearner:
+        """A student with its method."""
+        module = self.learners[name]
+        assert isinstance(module, ClassifierLearner)
+        return module
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """The teacher is rebuilt from its spec, never saved."""
+        return ("committee",)
+
+    def tokens(self, batch: Batch) -> int:
+        """The largest number of tokens per picture in teacher and students."""
+        looks = [(encoder, self.student_size) for encoder in self.pupils.values()]
+        looks += [(self.teacher, self.teacher_size)] if self.teacher else []
+        return max(token_count(encoder, size) for encoder, size in looks)
+
+
+def hard_classes(targets: Tensor | None, teacher: ClassifierOutput | None) -> Tensor:
+    """int64 [B]: the largest entry of each label; the teacher's choice where a picture has none.
+
+    Args:
+        targets: [B, K], rows of 0 for pictures without a label; None if no picture has one.
+        teacher: its look; None if all pictures have labels.
+    """
+    if targets is None:
+        assert teacher is not None
+        return teacher.logits.argmax(1)
+    hard = targets.argmax(1)
+    if teacher is None or not teacher.logits.shape[1]:
+        return hard
+    return torch.where(is_labelled(targets), hard, teacher.logits.argmax(1))
+
+
+def classifier_output(encoder: Encoder, taps: Taps | None, pictures: Tensor) -> ClassifierOutput:
+    """What a classifier says of pictures; an encoder without a head says no logits ([B, 0])."""
+    features, tapped = taps(pictures) if taps else (encoder(pictures), [])
+    logits = features.summary[:, :0] if features.logits is None else features.logits
+    return ClassifierOutput(logits, features.summary, tuple(tapped))

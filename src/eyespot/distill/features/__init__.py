@@ -1,0 +1,1 @@
+"""Distillation of features: heads, losses, standardizers, and the Task that joins them."""

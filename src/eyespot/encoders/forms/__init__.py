@@ -1,0 +1,1 @@
+"""Networks in another form: training-time branches, and the fused form that runs on a device."""

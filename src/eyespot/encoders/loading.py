@@ -1,0 +1,128 @@
+"""`load_encoder`: any model by a spec whose prefix says where it comes from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from eyespot.encoders.base import Encoder
+from eyespot.specs import read_options, write_options
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where models come from.
+
+    Attributes:
+        form: how a spec is written.
+        about: what it names, for people.
+        maker: "module:function" of (rest of the spec, [weights=FILE,] **options) -> Encoder; imported on use.
+        takes_weights: whether a separate weight file can be given.
+    """
+
+    form: str
+    about: str
+    maker: str
+    takes_weights: bool = True
+
+    @property
+    def usage(self) -> str:
+        """One line of help."""
+        return f"{self.form:<22} {self.about}"
+
+    @property
+    def create(self) -> Callable[..., Encoder]:
+        """Builds an encoder of this source."""
+        module, _, function = self.maker.partition(":")
+        maker: Callable[..., Encoder] = getattr(import_module(f"eyespot.encoders.{module}"), function)
+        return maker
+
+
+_SOURCES = (
+    Source("timm/NAME[.tag]", "a model of timm, e.g. timm/vit_small_patch16_224", "sources.timm:create_timm_encoder"),
+    Source(
+        "hf/REPO", "a model of the Hugging Face hub, or a folder: hf//path/to/folder", "sources.hf:create_hf_encoder"
+    ),
+    Source(
+        "open_clip/NAME[.tag]", "the image tower of an open_clip model", "sources.open_clip:create_open_clip_encoder"
+    ),
+    Source(
+        "torchhub/REPO:ENTRY",
+        "a torch.hub entry point, of GitHub or a local clone",
+        "sources.torchhub:create_torchhub_encoder",
+    ),
+    Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", "sources.eupe:create_eupe_encoder"),
+    Source(
+        "onnx/FILE",
+        "an ONNX file with outputs `summary` and `patches`",
+        "runtimes.onnx:OnnxEncoder",
+        takes_weights=False,
+    ),
+    Source(
+        "openvino/FILE.xml",
+        "an OpenVINO file, like the next three written by `eyespot export`",
+        "runtimes.openvino:OpenvinoEncoder",
+        False,
+    ),
+    Source("executorch/FILE", "an ExecuTorch .pte file", "runtimes.executorch:ExecutorchEncoder", takes_weights=False),
+    Source("litert/FILE", "a LiteRT .tflite file", "runtimes.litert:LitertEncoder", takes_weights=False),
+    Source("torch/FILE", "a .pt2 file of torch.export", "runtimes.torch:TorchFileEncoder", takes_weights=False),
+    Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", "saved:load_saved_encoder"),
+    Source(
+        "python/MODULE:FACTORY",
+        "your own code, a module or a file.py",
+        "sources.python:create_python_encoder",
+        takes_weights=False,
+    ),
+)
+SOURCES = {source.form.partition("/")[0]: source for source in _SOURCES}
+
+
+def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -> Encoder:
+    """Loads any model as an `Encoder`, in eval mode.
+
+    Args:
+        spec: PREFIX/REST, with options after a question mark: "timm/test_vit?pretrained=false",
+            "onnx/model.onnx?patches=features&summary=mean". A relative or absolute path follows the prefix:
+            "onnx/a.onnx" or "onnx//data/a.onnx".
+        weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly. In a spec it is one of
+            the options: "eupe/vitt16?weights=EUPE-ViT-T.pt".
+        options: the same options as keywords; see the source's class for which there are.
+
+    Raises:
+        ValueError: an unknown prefix or option, or weights that do not fit.
+        FileNotFoundError: the file or folder is not there.
+        ImportError: an optional library is missing; says how to install it.
+    """
+    path, _, query = spec.partition("?")
+    prefix, slash, rest = path.partition("/")
+    if not slash or prefix not in SOURCES or not rest:
+        raise ValueError(_unknown(spec, prefix))
+    source = SOURCES[prefix]
+    options = {**read_options(query), **options}
+    if weights is not None:
+        options["weights"] = str(weights)
+    if "weights" in options and not source.takes_weights:
+        raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
+    try:
+        encoder = source.create(rest, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"{spec}: {error}") from error
+    if options.get("num_classes", 0) is None:
+        options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
+    if options:
+        encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
+    return encoder.eval()
+
+
+def _unknown(spec: str, prefix: str) -> str:
+    near = difflib.get_close_matches(prefix, SOURCES, n=1)
+    if near and near[0] != prefix and "/" in spec:
+        return f"{spec!r}: no source {prefix!r}; did you mean {near[0]}/...?"
+    return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(source.usage for source in SOURCES.values())

@@ -1,0 +1,1 @@
+"""What is trained on frozen features to ask them something: linear probes, logistic regression, dense views."""

@@ -1,0 +1,5 @@
+"""GhostNetV3: branches while training, one convolution on the device."""
+
+from eyespot.recipes.ghostnet_v3.recipe import GhostNetV3Config, distill
+
+__all__ = ["GhostNetV3Config", "distill"]

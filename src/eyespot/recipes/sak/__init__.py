@@ -1,0 +1,5 @@
+"""SAK: a multi-task model that keeps what each teacher of a committee is good at."""
+
+from eyespot.recipes.sak.recipe import SakConfig, distill
+
+__all__ = ["SakConfig", "distill"]

@@ -1,0 +1,1 @@
+"""Colours, painted maps and plots: what exhibits draw with."""

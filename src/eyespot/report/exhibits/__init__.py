@@ -1,0 +1,1 @@
+"""Figures of what encoders make of a few pictures, one module per kind."""

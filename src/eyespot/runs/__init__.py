@@ -1,0 +1,1 @@
+"""How a recipe becomes a folder: stages, students, results, report and cards."""
