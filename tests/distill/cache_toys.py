@@ -1,10 +1,10 @@
 """A small cache for the tests: two toy teachers, two sources of five and three pictures, two views of each."""
 
 import torch
-from toy_encoders import ToyEncoder, pictures
 
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
+from toy_encoders import ToyEncoder, pictures
 
 LENGTHS, VIEWS = [5, 3], 2
 

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 from cache_toys import EVERYTHING, FIRST, SECOND, VIEWS, batch, cached, calls, equal, filled, teachers
-from toy_encoders import ToyEncoder
 
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
+from toy_encoders import ToyEncoder
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("bfloat16", torch.bfloat16), ("float16", torch.float16)])

@@ -5,7 +5,6 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from PIL import Image
-from toy_encoders import ToyEncoder
 
 from eyespot.data import DataConfig, PictureLoader, ViewConfig
 from eyespot.distill.cache import (
@@ -20,6 +19,7 @@ from eyespot.distill.cache import (
 )
 from eyespot.distill.cache.build import part_of, there_in_all
 from eyespot.distill.committee import Committee
+from toy_encoders import ToyEncoder
 
 COUNT, VIEWS = 11, 3
 

@@ -6,12 +6,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from toy_encoders import ToyEncoder, pictures
 
 from eyespot.distill.cache import CachedCommittee, store
 from eyespot.distill.cache.shards import read_head
 from eyespot.distill.committee import Committee
 from processes import start_process, wait_until
+from toy_encoders import ToyEncoder, pictures
 
 LENGTH, VIEWS, BATCH = 60, 2, 4
 

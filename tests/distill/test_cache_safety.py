@@ -7,13 +7,13 @@ import resource
 import pytest
 import torch
 from cache_toys import EVERYTHING, FIRST, SECOND, cached, calls, equal, filled, shards, teachers
-from toy_encoders import ToyEncoder
 
 from eyespot.distill.cache import CacheError, CacheMismatchError, DamagedCacheWarning, store
 from eyespot.distill.cache import shards as shards_module
 from eyespot.encoders import load_encoder
 from eyespot.features import Features
 from processes import start_process
+from toy_encoders import ToyEncoder
 
 # Refusals
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from toy_encoders import ToyEncoder
 
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.chain import AdapterChain, find_route, routes, width_of
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.features import Features
+from toy_encoders import ToyEncoder
 
 
 def distilled(student, teachers, standardizer="channel"):

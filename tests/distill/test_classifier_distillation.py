@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_encoders import ToyEncoder, make_batch
 
 from eyespot.distill.classes import classifier_distillation as module
 from eyespot.distill.classes import logit_losses
@@ -19,6 +18,7 @@ from eyespot.distill.classes.mixing import MixConfig
 from eyespot.distill.classes.outputs import ClassifierOutput
 from eyespot.encoders import HeadedEncoder
 from eyespot.features import Features
+from toy_encoders import ToyEncoder, make_batch
 
 CLASSES, COUNT = 5, 4
 

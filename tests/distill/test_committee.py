@@ -4,13 +4,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy_encoders import ToyEncoder, make_batch, pictures
 
 from eyespot.distill.committee import Committee, load_committee
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.naming import has_random_weights, short_names
 from eyespot.encoders.permissive import require_permissive
 from eyespot.pictures import as_unit_floats, resize_pictures
+from toy_encoders import ToyEncoder, make_batch, pictures
 
 
 def mixed():

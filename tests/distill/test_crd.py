@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from processes import start_process
 
 from eyespot.distill.classes.crd import contrast, similarities
 from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.methods import make_method
 from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
+from processes import start_process
 
 SETTINGS = MethodSettings(crd_width=8, crd_negatives=50)
 PICTURES = 12

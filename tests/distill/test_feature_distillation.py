@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_encoders import ToyEncoder, make_batch
 
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
@@ -11,6 +10,7 @@ from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.features import Features
+from toy_encoders import ToyEncoder, make_batch
 
 HIDDEN = 16
 HERE = "learners.student."

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from toy_encoders import ToyEncoder, make_batch
 
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation, token_count
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import make_optimizer
 from eyespot.features import Features
+from toy_encoders import ToyEncoder, make_batch
 
 
 class Forgetful(ToyEncoder):

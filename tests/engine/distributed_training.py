@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from eupe_tiny import all_stages, tiny_config
 from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, toy_optim
 
+from eupe_tiny import all_stages, tiny_config
 from eyespot.engine.divergence import DivergenceError
 from eyespot.engine.strategy import start_fabric
 from eyespot.recipes.eupe.recipe import distill

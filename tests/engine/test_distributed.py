@@ -9,8 +9,8 @@ from pathlib import Path
 import distributed_training
 import pytest
 import torch
-from eupe_tiny import weights, write_pictures, write_teachers
 
+from eupe_tiny import weights, write_pictures, write_teachers
 from eyespot.engine.metrics import read_lines
 
 SCRIPT = Path(distributed_training.__file__)

@@ -4,12 +4,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from replicas import nothing_decoded, photo, text
 from scipy.io import savemat
 
 from eyespot.data.sets import LayoutError, open_cifar10, open_cifar100, open_hub, open_imagenet, open_imagenet_names
 from eyespot.evaluate import FeatureBank
 from eyespot.evaluate.protocols import knn
+from replicas import nothing_decoded, photo, text
 
 TENCH, CRANE, MACHINE = "n01440764", "n02012849", "n03126707"
 WORDS = {TENCH: "tench, Tinca tinca", CRANE: "crane", MACHINE: "crane"}

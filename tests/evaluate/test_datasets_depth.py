@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from replicas import depth, nothing_decoded, photo, text
 
 from eyespot.data.sets import (
     LayoutError,
@@ -13,6 +12,7 @@ from eyespot.data.sets import (
     open_rgbd_normals,
 )
 from eyespot.data.sets.nyu import INTRINSICS
+from replicas import depth, nothing_decoded, photo, text
 
 
 def wall(height=480, width=640):

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from replicas import nothing_decoded, photo, text
 
 from eyespot.data.sets import LayoutError, open_coco, open_spair
 from eyespot.evaluate import FeatureBank
 from eyespot.evaluate.protocols import correspondence
+from replicas import nothing_decoded, photo, text
 
 CAT = "000001-2008_1-2008_2:cat"
 BUS = "000002-2009_1-2009_2:bus"

@@ -2,10 +2,10 @@ import inspect
 from typing import get_type_hints
 
 import pytest
-from replicas import depth, mask, photo
 
 from eyespot.data.sets import DATASETS, find_opener, open_ade20k, open_image_folder, open_imagenet_names
 from eyespot.evaluate import TASKS, evaluate
+from replicas import depth, mask, photo
 
 
 def openers():

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from replicas import mask, nothing_decoded, photo, save, text
 
 from eyespot.data.sets import LayoutError, open_ade20k, open_camvid, open_cityscapes, open_mask_folder, open_voc
 from eyespot.data.sets.cityscapes import NUMBERS
 from eyespot.evaluate import FeatureBank
 from eyespot.evaluate.protocols import segmentation
+from replicas import mask, nothing_decoded, photo, save, text
 
 
 def test_the_refusal_of_decoding_works(tmp_path):

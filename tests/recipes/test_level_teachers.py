@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
-from toy_encoders import ToyEncoder
 
 from eyespot import Encoder, Features, load_encoder
 from eyespot.dense_tasks import dense_task
@@ -17,6 +16,7 @@ from eyespot.encoders.sources.timm import create_timm_encoder
 from eyespot.encoders.taps import Taps
 from eyespot.pictures import resize_pictures
 from eyespot.recipes.sak.level_teachers import LevelTeachers, depths_of, letterboxed, level_modules
+from toy_encoders import ToyEncoder
 
 NARROW = {"embed_dim": 16, "num_heads": 2}
 LAST = 3

@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_encoders import ToyEncoder
 
 from eyespot import load_encoder
 from eyespot.dense_tasks import IGNORE, dense_task
@@ -20,6 +19,7 @@ from eyespot.recipes.sak.dense_losses import DENSE_LOSSES
 from eyespot.recipes.sak.level_teachers import LevelTeachers
 from eyespot.recipes.sak.path_losses import path_loss
 from eyespot.recipes.sak.path_training import LevelAligners, MultiTaskStudent, PathTraining
+from toy_encoders import ToyEncoder
 
 WIDTH = 16
 TASKS = {"segmentation": dense_task("classes", 3), "boundary": dense_task("boundary"), "depth": dense_task("depth")}
