@@ -44,6 +44,17 @@ OWNED_BY_ONE: dict[str, str] = {
 }
 """Module below the recipes that only one recipe reaches -> why it is there all the same."""
 
+CIRCLES: dict[str, str] = dict.fromkeys(
+    (
+        "eyespot.encoders.forms.fusing",
+        "eyespot.encoders.shufflenet",
+        "eyespot.encoders.sources.timm",
+        "eyespot.encoders.sources.timm_forms",
+    ),
+    "`fused` still asks which kind of encoder it has; goes with Encoder.run_time_form",
+)
+"""Modules that reach themselves -> why."""
+
 LONG: dict[str, str] = {}
 """File with more lines than it should have -> why."""
 
@@ -175,7 +186,8 @@ def _is_package(module: str) -> bool:
 
 def test_there_is_no_circle():
     circles = [name for name in modules() if not _is_package(name) and name in _reach_by_modules(name)]
-    assert circles == []
+    assert [name for name in circles if name not in CIRCLES] == []
+    assert set(CIRCLES) <= set(circles), "an exception that is no longer needed: take it off the list"
 
 
 @cache
