@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from eyespot.deploy.benchmark import RUNTIMES, BenchmarkTable, Row
-from eyespot.deploy.benchmark.contest import Plan, compete
+from eyespot.deploy.benchmark.contest import TimingPlan, compete
 from eyespot.deploy.benchmark.energy import POWERCAP
 from eyespot.deploy.benchmark.exports import export_folder, prepare
 from eyespot.deploy.benchmark.loading import Target
 from eyespot.deploy.benchmark.runtimes import BASELINE, library_versions
-from eyespot.deploy.benchmark.subjects import read_subject
+from eyespot.deploy.benchmark.subjects import read_timed_model
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 
@@ -37,11 +37,11 @@ FUSED_IN = ("eager", "onnx", "openvino")
 RESULTS = Path(__file__).parent / "results" / "reparameterized"
 
 
-def contest(model: str, size: int, plan: Plan, say: Callable[[str], None]) -> list[Row]:
+def contest(model: str, size: int, plan: TimingPlan, say: Callable[[str], None]) -> list[Row]:
     """The training form in eager torch, called `eager`, and the fused form in several runtimes, `fused, NAME`."""
-    group = read_subject(model, [size], [1]).groups[0]
+    group = read_timed_model(model, [size], [1]).groups[0]
     targets = [Target(model, RUNTIMES[BASELINE], 1, group.size)]
-    subject = read_subject(f"{model}&fused=true", [size], [1])
+    subject = read_timed_model(f"{model}&fused=true", [size], [1])
     skipped = []
     for runtime in (RUNTIMES[name] for name in FUSED_IN):
         named = replace(runtime, name=f"fused, {runtime.name}")
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="most timed runs in a round")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where to, without suffix")
     args = parser.parse_args()
-    plan = Plan(args.threads, args.rounds, args.runs, 0.3, args.work, Path(POWERCAP))
+    plan = TimingPlan(args.threads, args.rounds, args.runs, 0.3, args.work, Path(POWERCAP))
     settings = {"threads": args.threads, "rounds": args.rounds, "runs": args.runs, "turn_seconds": plan.turn_seconds}
     machine = {**machine_info(), "libraries": library_versions()}
     for name in args.models:

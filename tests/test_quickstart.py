@@ -28,7 +28,7 @@ from eyespot.quickstart import (
     EXPERT_MODELS,
     PICTURE,
     SIZES,
-    Size,
+    QuickstartLength,
     direct_config,
     quickstart,
     quickstart_config,
@@ -37,7 +37,7 @@ from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, Lessons
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
 from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig
 
-TINY = Size(scenes=32, expert_steps=2, shorten=0.006, test_scenes=20)
+TINY = QuickstartLength(scenes=32, expert_steps=2, shorten=0.006, test_scenes=20)
 SEED = 0
 
 
@@ -46,7 +46,7 @@ def lessons() -> Lessons:
     return Lessons(24, 32, 8, SEED)
 
 
-def config_of(size: Size, seed: int = SEED) -> EupeConfig:
+def config_of(size: QuickstartLength, seed: int = SEED) -> EupeConfig:
     return quickstart_config(Path("runs/quick"), size, seed)
 
 

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-Config = TypeVar("Config")
+_Config = TypeVar("_Config")
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -21,11 +21,14 @@ OneOrMore = Annotated[list[str], BeforeValidator(_one_as_list)]
 """A list of texts; in YAML and on the command line a single one may stand by itself."""
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message lists every fault."""
 
 
-def build(config_class: type[Config], settings: Mapping[str, Any], source: str) -> Config:
+def build(config_class: type[_Config], settings: Mapping[str, Any], source: str) -> _Config:
     """Validates settings into a configuration.
 
     Args:

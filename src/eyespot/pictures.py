@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+ImageSize = tuple[int, int]
+"""(height, width) in pixels."""
+
 
 def as_unit_floats(images: Tensor) -> Tensor:
     """uint8 pictures as floats in [0, 1]; floats unchanged."""

@@ -14,7 +14,7 @@ from eyespot.audit.markdown import markdown_of
 from eyespot.audit.measure import gradient_cosines, held_out_look
 from eyespot.audit.pictures import open_pictures
 from eyespot.audit.result import Interference, judge
-from eyespot.audit.similarity import as_map, inner_levels
+from eyespot.audit.similarity import block_as_map, inner_levels
 from eyespot.audit.subsets import SubsetDistillation, subsets_of
 from eyespot.data import DataConfig
 from eyespot.distill.committee import Committee
@@ -92,9 +92,9 @@ def test_teachers_that_show_inner_layers_are_compared_level_by_level(folder: Pat
 def test_tokens_become_maps_without_those_in_front() -> None:
     patches = torch.arange(12.0).view(1, 6, 2)
     tokens = torch.cat([torch.full((1, 5, 2), -1.0), patches], dim=1)
-    assert torch.equal(as_map(tokens, (2, 3)), patches.transpose(1, 2).view(1, 2, 2, 3))
-    assert as_map(torch.zeros(1, 4 * 6, 2), (2, 3)).shape == (1, 2, 4, 6)  # an earlier stage of a Swin
-    assert as_map(torch.zeros(1, 2, 5, 5), (2, 3)).shape == (1, 2, 5, 5)
+    assert torch.equal(block_as_map(tokens, (2, 3)), patches.transpose(1, 2).view(1, 2, 2, 3))
+    assert block_as_map(torch.zeros(1, 4 * 6, 2), (2, 3)).shape == (1, 2, 4, 6)  # an earlier stage of a Swin
+    assert block_as_map(torch.zeros(1, 2, 5, 5), (2, 3)).shape == (1, 2, 5, 5)
 
 
 # The experiment

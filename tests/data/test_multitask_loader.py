@@ -12,7 +12,7 @@ from eyespot.data.sets.opening import open_multitask
 from eyespot.data.sources.decode import PictureError
 from eyespot.data.views.paired import PairedViewConfig, paired_view
 from eyespot.dense_tasks import dense_task
-from eyespot.engine.trainer import split
+from eyespot.engine.trainer import split_batch
 
 VIEW = PairedViewConfig(size=(24, 32))
 
@@ -98,7 +98,7 @@ def test_another_seed_gives_another_order_and_other_views(toybox):
 
 def test_the_trainer_can_cut_a_batch(toybox):
     batch = MultiTaskLoader(toybox, VIEW, 6).batch(0)
-    first, second = split(batch, 2)
+    first, second = split_batch(batch, 2)
     assert len(first["images"]) == len(second["images"]) == 3
     for task, label in batch["labels"].items():
         assert torch.equal(torch.cat([first["labels"][task], second["labels"][task]]), label)

@@ -4,7 +4,7 @@ from eyespot.deploy.benchmark.contest import achieved
 from eyespot.deploy.benchmark.memory import PeakMemory
 from eyespot.deploy.benchmark.peak import MatrixPeak
 from eyespot.deploy.benchmark.table import Group
-from eyespot.deploy.benchmark.timing import Series, Turn, paired, spread, take_turns
+from eyespot.deploy.benchmark.timing import Series, Turn, paired, quartiles, take_turns
 
 
 def test_ratios_are_taken_within_rounds() -> None:
@@ -49,7 +49,7 @@ def test_idle_is_weighted_by_time() -> None:
 
 
 def test_one_value_is_its_own_quartiles() -> None:
-    assert spread([7.0]) == spread([7.0, 7.0])
+    assert quartiles([7.0]) == quartiles([7.0, 7.0])
 
 
 def test_turns_are_taken_one_at_a_time_and_every_second_round_backwards() -> None:

@@ -15,7 +15,7 @@ from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.optim import learning_rate, make_optimizer
-from eyespot.engine.trainer import split
+from eyespot.engine.trainer import split_batch
 from eyespot.randomness import seed_everything
 
 
@@ -146,7 +146,7 @@ def test_accumulation_equals_one_batch(tmp_path: Path, accumulate: int) -> None:
 @pytest.mark.parametrize(("parts", "sizes"), [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (8, [1] * 8), (20, [1] * 8)])
 def test_split_keeps_every_picture_once(parts: int, sizes: list[int]) -> None:
     batch = ToyBatches().batch(7)
-    micro_batches = split(batch, parts)
+    micro_batches = split_batch(batch, parts)
     assert [len(part["images"]) for part in micro_batches] == sizes
     assert torch.equal(torch.cat([part["images"] for part in micro_batches]), batch["images"])
     assert all(part["step"] == 7 and part["failures"] == [] for part in micro_batches)

@@ -19,7 +19,7 @@ from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.task import Batch, Task
-from eyespot.engine.trainer import Trainer, split
+from eyespot.engine.trainer import Trainer, split_batch
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique", "is_nonzero", "equal")
 """Operations whose result the host needs before it can go on: item(), bool(), float(), indexing by a mask, ..."""
@@ -127,7 +127,7 @@ def test_only_what_the_task_names_is_moved(tmp_path: Path, monkeypatch: pytest.M
 
 def test_micro_batches_cut_nested_entries_and_keep_the_rest() -> None:
     batch = {**Numbered().batch(3), "cache": {"rows": torch.arange(16).view(8, 2), "name": "x"}, "scale": torch.ones(3)}
-    parts = split(batch, 2)
+    parts = split_batch(batch, 2)
     assert torch.equal(torch.cat([part["cache"]["rows"] for part in parts]), batch["cache"]["rows"])
     assert [part["index"].tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert all(part["cache"]["name"] == "x" and len(part["scale"]) == 3 and part["step"] == 3 for part in parts)

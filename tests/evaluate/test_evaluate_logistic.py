@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from eyespot.evaluate.probing.logistic import Labelled, _prepared, fit, logistic_accuracy
+from eyespot.evaluate.probing.logistic import Labelled, _prepared, fit_logistic, logistic_accuracy
 
 
 def blobs(count, seed, spread=0.5, classes=3):
@@ -18,7 +18,7 @@ def blobs(count, seed, spread=0.5, classes=3):
 def test_the_fit_equals_scikit_learn(classes, strength):
     train = blobs(80, 0, spread=2.0, classes=classes)
     train = Labelled(train.features.double(), train.labels * 5)  # labels need not count from 0 without gaps
-    found = next(fit(train, [strength], iterations=1000, tolerance=1e-9))
+    found = next(fit_logistic(train, [strength], iterations=1000, tolerance=1e-9))
     model = LogisticRegression(C=strength, max_iter=1000, tol=1e-9).fit(train.features.numpy(), train.labels.numpy())
     queries = blobs(50, 1, spread=2.0).features.double()
     logits = queries @ found.weight.T + found.bias
@@ -30,12 +30,12 @@ def test_the_fit_equals_scikit_learn(classes, strength):
 def test_a_path_ends_where_a_single_fit_does(monkeypatch):
     train = blobs(60, 0, spread=2.0)
     train = Labelled(train.features.double(), train.labels)
-    path = list(fit(train, [1e-3, 1e-1, 1.0], iterations=1000, tolerance=1e-9))
+    path = list(fit_logistic(train, [1e-3, 1e-1, 1.0], iterations=1000, tolerance=1e-9))
     for strength, found in zip([1e-3, 1e-1, 1.0], path, strict=True):
-        alone = next(fit(train, [strength], iterations=1000, tolerance=1e-9))
+        alone = next(fit_logistic(train, [strength], iterations=1000, tolerance=1e-9))
         torch.testing.assert_close(found.weight, alone.weight, atol=1e-6, rtol=0)
     monkeypatch.setattr("eyespot.evaluate.probing.logistic.CHUNK", 50)  # a few pictures at a time
-    parts = list(fit(train, [1e-3, 1e-1, 1.0], iterations=1000, tolerance=1e-9))
+    parts = list(fit_logistic(train, [1e-3, 1e-1, 1.0], iterations=1000, tolerance=1e-9))
     torch.testing.assert_close(parts[2].weight, path[2].weight, atol=1e-6, rtol=0)
 
 
@@ -106,4 +106,4 @@ def test_what_makes_no_sense_is_refused():
 
 def test_a_fit_to_one_class_knows_that_class():
     alone = Labelled(torch.randn(5, 2), torch.full((5,), 3))
-    assert next(fit(alone, [1.0])).accuracy(alone) == 1.0
+    assert next(fit_logistic(alone, [1.0])).accuracy(alone) == 1.0

@@ -7,7 +7,7 @@ from eyespot.data.labelled.base import NormalsData
 from eyespot.data.sets import DensePictures, TensorPictures, ToyboxConfig, ToyboxData
 from eyespot.evaluate import FeatureBank
 from eyespot.evaluate.protocols import normals
-from eyespot.evaluate.protocols.normals import AngularErrors, angles_between, cosine_loss
+from eyespot.evaluate.protocols.normals import AngularErrors, angles_between, direction_loss
 
 
 def turned(degrees):
@@ -53,9 +53,9 @@ def test_loss_by_hand_and_without_measurements():
     truth = turned([[0.0, 0, 0]])[:, 0][None].float()
     truth[..., 2] = 0
     predicted = 7 * turned([[0.0, 60, 5]])[:, 0][None].float()
-    assert cosine_loss(predicted, truth).item() == pytest.approx((0 + 1 - math.cos(math.radians(60))) / 2, abs=1e-6)
+    assert direction_loss(predicted, truth).item() == pytest.approx((0 + 1 - math.cos(math.radians(60))) / 2, abs=1e-6)
     predicted.requires_grad_()
-    nothing = cosine_loss(predicted, torch.zeros(1, 3, 3))
+    nothing = direction_loss(predicted, torch.zeros(1, 3, 3))
     nothing.backward()
     assert nothing == 0 and not predicted.grad.any()
 

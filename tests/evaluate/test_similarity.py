@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from eyespot.evaluate.probing.similarity import Split, debiased_cka, ridge_r2
+from eyespot.evaluate.probing.similarity import RidgeData, debiased_cka, ridge_r2
 from eyespot.evaluate.protocols.feature_geometry import linear_cka
 
 
@@ -53,12 +53,12 @@ def test_cka_refuses_what_it_cannot_compare():
 def test_ridge_equals_scikit_learn():
     inputs, targets = noise(40, 5), noise(40, 3, seed=1)
     targets[:, :2] += inputs[:, :2]
-    x, y = (Split.by_picture(part).standardised() for part in (inputs, targets))
+    x, y = (RidgeData.by_picture(part).standardised() for part in (inputs, targets))
     strength = 0.3
     model = Ridge(alpha=strength * len(x.fit), fit_intercept=False).fit(x.fit, y.fit)
     residual = (y.test - torch.from_numpy(model.predict(x.test))).square().sum()
     wanted = 1 - float(residual / y.test.square().sum())
-    found = ridge_r2(Split.by_picture(inputs), {"y": Split.by_picture(targets)}, strengths=[strength])
+    found = ridge_r2(RidgeData.by_picture(inputs), {"y": RidgeData.by_picture(targets)}, strengths=[strength])
     assert found["y"] == pytest.approx(wanted)
     assert found["y"] == pytest.approx(
         r2_score(y.test, model.predict(x.test), multioutput="variance_weighted"), abs=0.2
@@ -69,8 +69,8 @@ def test_linear_images_are_predicted_and_noise_is_not():
     inputs = noise(40, 6, 3, 3)
     image = torch.einsum("oc,bchw->bohw", noise(4, 6, seed=1), inputs)
     found = ridge_r2(
-        Split.by_picture(inputs),
-        {"image": Split.by_picture(image), "noise": Split.by_picture(noise(40, 4, 3, 3, seed=2))},
+        RidgeData.by_picture(inputs),
+        {"image": RidgeData.by_picture(image), "noise": RidgeData.by_picture(noise(40, 4, 3, 3, seed=2))},
     )
     assert found["image"] > 0.999
     assert abs(found["noise"]) < 0.1
@@ -78,14 +78,14 @@ def test_linear_images_are_predicted_and_noise_is_not():
 
 def test_the_cells_of_a_picture_stay_in_one_part():
     maps = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 2, 3, 3)
-    split = Split.by_picture(maps)
+    split = RidgeData.by_picture(maps)
     assert [part.unique().tolist() for part in (split.fit, split.choose, split.test)] == [[0, 1, 2, 3], [4, 5], [6, 7]]
     assert split.fit.shape == (36, 2)
     with pytest.raises(ValueError, match="3 pictures are too few"):
-        Split.by_picture(maps[:3])
+        RidgeData.by_picture(maps[:3])
 
 
 def test_a_dead_channel_stays_quiet():
     inputs = torch.cat([noise(40, 3), torch.zeros(40, 1, dtype=torch.float64)], dim=1)
     inputs[-1, 3] = 1e-9  # wakes where it is tested
-    assert ridge_r2(Split.by_picture(inputs), {"same": Split.by_picture(inputs[:, :3])})["same"] > 0.999
+    assert ridge_r2(RidgeData.by_picture(inputs), {"same": RidgeData.by_picture(inputs[:, :3])})["same"] > 0.999

@@ -14,7 +14,7 @@ from eyespot.encoders.multitask import make_multitask_encoder
 from eyespot.encoders.sources.timm import create_timm_encoder
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import make_optimizer
-from eyespot.engine.trainer import split
+from eyespot.engine.trainer import split_batch
 from eyespot.recipes.sak.dense_losses import DENSE_LOSSES
 from eyespot.recipes.sak.level_teachers import LevelTeachers
 from eyespot.recipes.sak.path_losses import path_loss
@@ -242,7 +242,7 @@ def test_a_file_teaches_the_last_level_alone():
 def test_micro_batches_add_up():
     task = PathTraining(MultiTaskStudent(student()), teachers()).eval()
     whole = batch(4)
-    parts = [task(part) for part in split(whole, 2)]
+    parts = [task(part) for part in split_batch(whole, 2)]
     given = sum(part["narrow/level-1"] for part in parts) / 2
     torch.testing.assert_close(given, task(whole)["narrow/level-1"])
 

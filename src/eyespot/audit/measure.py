@@ -12,7 +12,7 @@ from eyespot.audit.similarity import Matrix, averaged, joined
 from eyespot.audit.subsets import SubsetLearner
 from eyespot.distill.features.losses import distillation_losses
 from eyespot.evaluate.extract import eval_mode
-from eyespot.evaluate.probing.similarity import Split, ridge_r2
+from eyespot.evaluate.probing.similarity import RidgeData, ridge_r2
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats, resize_pictures
 from eyespot.randomness import seed_of, seed_torch
@@ -61,7 +61,7 @@ def readout(student: Features, targets: Mapping[str, Features]) -> dict[str, flo
     found: dict[str, float] = {}
     for name, target in targets.items():
         grid = (min(student.grid[0], target.grid[0]), min(student.grid[1], target.grid[1]))
-        splits = [Split.by_picture(averaged(features.patches, grid)) for features in (student, target)]
+        splits = [RidgeData.by_picture(averaged(features.patches, grid)) for features in (student, target)]
         found |= ridge_r2(splits[0], {name: splits[1]})
     return found
 

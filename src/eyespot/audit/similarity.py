@@ -13,7 +13,7 @@ from torch import Tensor
 from eyespot.distill.committee import Committee
 from eyespot.encoders import Encoder
 from eyespot.encoders.taps import STAGES, Taps
-from eyespot.evaluate.probing.similarity import Split, debiased_cka, ridge_r2
+from eyespot.evaluate.probing.similarity import RidgeData, debiased_cka, ridge_r2
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats, resize_pictures
 
@@ -62,7 +62,7 @@ def similarity(seen: Mapping[str, Features], levels: Mapping[str, Sequence[Tenso
         raise ValueError(f"teachers can only be compared with one another, got {len(seen)}; name at least two")
     grid = coarsest_grid(seen.values())
     maps = {name: averaged(features.patches, grid) for name, features in seen.items()}
-    splits = {name: Split.by_picture(patches) for name, patches in maps.items()}
+    splits = {name: RidgeData.by_picture(patches) for name, patches in maps.items()}
     prediction = {
         name: ridge_r2(split, {other: target for other, target in splits.items() if other != name})
         for name, split in splits.items()
@@ -169,12 +169,12 @@ def _tapped(teacher: Encoder) -> Callable[[Tensor], list[Tensor]] | None:
 
     def maps(pictures: Tensor) -> list[Tensor]:
         features, levels = taps(pictures)
-        return [as_map(level, features.grid) for level in levels]
+        return [block_as_map(level, features.grid) for level in levels]
 
     return maps
 
 
-def as_map(tapped: Tensor, last_grid: tuple[int, int]) -> Tensor:
+def block_as_map(tapped: Tensor, last_grid: tuple[int, int]) -> Tensor:
     """Tokens of an inner block as a map [B, D, h, w]; maps as they are.
 
     Args:

@@ -15,8 +15,8 @@ from eyespot.deploy.graph import LAYERS, Graph
 LEVELS = 255  # steps between the smallest and the largest 8-bit activation
 LARGEST = 127  # of a symmetric 8-bit weight
 
-Range = tuple[float, float]
-Values = dict[fx.Node, Any]
+_Range = tuple[float, float]
+_NodeValues = dict[fx.Node, Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def rank_layers(
     # Decomposing nothing still takes out in-place operations, which would reach from one branch into another.
     walk = _Walk(graph.program.run_decompositions({}).module(check_guards=False))
     at_summary, at_patches = graph.names.index("summary"), graph.names.index("patches")
-    ranges: dict[fx.Node, Range] = {}
+    ranges: dict[fx.Node, _Range] = {}
     plain = [walk.plain(images, ranges) for images in pictures]
     found: dict[str, list[tuple[float, float]]] = {}
     for done, (images, expected) in enumerate(zip(pictures, plain, strict=True), start=1):
@@ -120,9 +120,9 @@ class _Walk:
         self.nodes = list(module.graph.nodes)
         self.layers = {node: name for node in self.nodes if (name := _layer_name(node)) is not None}
 
-    def plain(self, images: Tensor, ranges: dict[fx.Node, Range]) -> Sequence[Tensor]:
+    def plain(self, images: Tensor, ranges: dict[fx.Node, _Range]) -> Sequence[Tensor]:
         """The outputs in float. `ranges` grows to hold what went into each layer."""
-        values: Values = {}
+        values: _NodeValues = {}
         for node in self.nodes:
             if node in self.layers:
                 low, high = (float(value) for value in values[_input(node)].aminmax())
@@ -131,9 +131,9 @@ class _Walk:
             self._step(values, node, images)
         return _outputs(values)
 
-    def branches(self, images: Tensor, ranges: dict[fx.Node, Range]) -> Iterator[tuple[str, Sequence[Tensor]]]:
+    def branches(self, images: Tensor, ranges: dict[fx.Node, _Range]) -> Iterator[tuple[str, Sequence[Tensor]]]:
         """For each layer its name and the outputs with it in int8."""
-        values: Values = {}
+        values: _NodeValues = {}
         met: set[str] = set()
         for number, node in enumerate(self.nodes):
             name = self.layers.get(node)
@@ -146,7 +146,7 @@ class _Walk:
                 yield name, _outputs(branch)
             self._step(values, node, images)
 
-    def _step(self, values: Values, node: fx.Node, images: Tensor, int8: Range | None = None) -> None:
+    def _step(self, values: _NodeValues, node: fx.Node, images: Tensor, int8: _Range | None = None) -> None:
         """Computes one node, and forgets what no later node needs."""
         self.interpreter.env = values
         if node.op == "placeholder":
@@ -161,7 +161,7 @@ class _Walk:
             values.pop(spent, None)
 
 
-def _outputs(values: Values) -> Sequence[Tensor]:
+def _outputs(values: _NodeValues) -> Sequence[Tensor]:
     outputs: Sequence[Tensor] = next(value for node, value in values.items() if node.op == "output")
     return outputs
 
@@ -189,7 +189,7 @@ def _rounded_weight(weight: Tensor) -> Tensor:
     return (weight / scale).round() * scale
 
 
-def _rounded_input(values: Tensor, span: Range) -> Tensor:
+def _rounded_input(values: Tensor, span: _Range) -> Tensor:
     """8 bits with one scale and zero point for the whole tensor, back in float."""
     low, high = span
     scale = max((high - low) / LEVELS, torch.finfo(torch.float32).tiny)

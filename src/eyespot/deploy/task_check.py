@@ -18,8 +18,8 @@ from rich.table import Table
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate import ToyboxConfig, evaluate
+from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Metric
-from eyespot.evaluate.run_tasks import Progress
 from eyespot.evaluate.tasks import TASKS
 
 TASKS_OF_CHECK = ("knn", "segmentation", "depth")

@@ -31,7 +31,7 @@ from eyespot.engine.task import Batch, Task
 from eyespot.engine.units import checkpoint_activations, compile_units
 from eyespot.randomness import seed_everything
 
-__all__ = ["Batches", "Trainer", "split", "start_fabric"]
+__all__ = ["Batches", "Trainer", "split_batch", "start_fabric"]
 
 ECHO_SECONDS = 5.0
 """Among several processes, signals so shortly after the first are the same wish."""
@@ -170,7 +170,7 @@ class Trainer:
         batches = (
             part
             for batch in map(self._on_device, islice(self.data.batches(0), count))
-            for part in split(batch, self._micro_batches(batch))
+            for part in split_batch(batch, self._micro_batches(batch))
         )
         with self.fabric.autocast(), torch.no_grad():
             self.task.prepare(batches)
@@ -228,7 +228,7 @@ class Trainer:
             group["lr"] = rate
         seed_everything(self.seed, self.stage, "step", self.step, self.fabric.global_rank)
         total: dict[str, Tensor] = {}
-        micro_batches = split(batch, self._micro_batches(batch))
+        micro_batches = split_batch(batch, self._micro_batches(batch))
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(micro_batches)):
                 losses = self.model(_host_entries_stay(micro_batch))
@@ -306,7 +306,7 @@ def _host_entries_stay(batch: Batch) -> Batch:
     return MappingProxyType(batch)
 
 
-def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
+def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
     """The batch in `parts` nearly equal micro-batches (fewer if it has fewer pictures).
 
     Tensors with one entry per picture are cut, also inside mappings; what is not per picture goes with each.

@@ -18,7 +18,7 @@ from eyespot.encoders.identity import identity
 from eyespot.files import atomic_write_text
 from eyespot.specs import read_options
 
-Values = Mapping[str, float | None]
+Scores = Mapping[str, float | None]
 
 
 class FinishedMeasurements:
@@ -54,15 +54,15 @@ class FinishedMeasurements:
             return None
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def find(self, key: str | None) -> Values | None:
+    def find(self, key: str | None) -> Scores | None:
         """What was measured under a key, if anything."""
         file = self._file(key)
         if file is None or not file.is_file():
             return None
-        found: Values = json.loads(file.read_text())["values"]
+        found: Scores = json.loads(file.read_text())["values"]
         return found
 
-    def keep(self, key: str | None, model: str, task: str, values: Values) -> None:
+    def keep(self, key: str | None, model: str, task: str, values: Scores) -> None:
         """Remembers a measurement. Floats survive JSON exactly."""
         file = self._file(key)
         if file is not None:

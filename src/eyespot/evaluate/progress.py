@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.markup import escape
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how many things are done, and how many there are in all."""
+
 
 @contextmanager
-def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress() -> Iterator[Progress]:
     """A `progress` for `evaluate`: one line on the terminal that says what is going on; silent where there is none."""
     begin = time.monotonic()
     with Console(stderr=True).status("evaluating") as status:

@@ -15,11 +15,11 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import MACS
+from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
-from eyespot.evaluate.run_tasks import Progress, evaluate, loaded, lookup, named_models, open_all
+from eyespot.evaluate.run_tasks import evaluate, loaded, lookup, named_models, open_all
 from eyespot.evaluate.tasks import TASKS
-
-Size = tuple[int, int]
+from eyespot.pictures import ImageSize
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CurvePoint:
         gmacs: 10^9 multiply-accumulates per picture, see `cost.giga_macs`.
     """
 
-    size: Size
+    size: ImageSize
     values: dict[str, float | None]
     gmacs: float | None = None
 
@@ -53,7 +53,7 @@ class ResolutionCurve:
 
     task: str
     metrics: tuple[Metric, ...]
-    sizes: tuple[Size, ...]
+    sizes: tuple[ImageSize, ...]
     points: dict[str, list[CurvePoint]]
     fixed: frozenset[str] = frozenset()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def resolution_curve(
     models: Sequence[str | Encoder] | Mapping[str, str | Encoder],
     task: str,
     data: Any = "toybox",
-    sizes: Sequence[int | Size] = (112, 224, 448),
+    sizes: Sequence[int | ImageSize] = (112, 224, 448),
     limit: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
@@ -135,7 +135,7 @@ def resolution_curve(
         ValueError: no size, one twice, or as in `evaluate`.
         FileNotFoundError: see `evaluate`.
     """
-    asked: list[Size] = sorted({(size, size) if isinstance(size, int) else size for size in sizes})
+    asked: list[ImageSize] = sorted({(size, size) if isinstance(size, int) else size for size in sizes})
     if not asked or len(asked) < len(sizes):
         raise ValueError(f"a curve needs at least one size, each once; got {list(sizes)}")
     metrics = lookup(task, TASKS, "task").metrics
@@ -148,7 +148,7 @@ def resolution_curve(
         if encoder.native_size is not None:
             fixed.add(name)
         taken = [encoder.fitting_size(size) for size in asked]
-        found: dict[Size, CurvePoint] = {}
+        found: dict[ImageSize, CurvePoint] = {}
         for place, size in enumerate(taken):
             if size in found:
                 continue
@@ -190,5 +190,5 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _shown(size: Size) -> str:
+def _shown(size: ImageSize) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"

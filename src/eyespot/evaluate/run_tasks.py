@@ -15,11 +15,10 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
 from eyespot.evaluate.extract import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
+from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, EvaluationTask
 from eyespot.specs import read_options, read_value
-
-Progress = Callable[[str, int, int], None]
 
 
 def evaluate(

@@ -170,8 +170,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="what a multi-task model's own heads say of every pixel",
         metrics=_multitask_metrics(),
         run=multitask.run,
-        open_folder=multitask.open_source,
-        open_toybox=multitask.open_toybox,
+        open_folder=multitask.open_validation,
+        open_toybox=multitask.open_toybox_scenes,
         whole_source=True,
     ),
     "retrieval": EvaluationTask(

@@ -19,10 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from eyespot.encoders import Encoder, OnnxEncoder, load_encoder
 from eyespot.encoders.saved import CONFIG_FILE, find_model_folder
 from eyespot.features import Features
+from eyespot.pictures import ImageSize
 from eyespot.plan.onnx_flops import onnx_forward_flops, onnx_parameters
 from eyespot.specs import read_options, write_options
-
-Size = tuple[int, int]
 
 LIBRARY_SOURCES = ("timm", "eupe", "open_clip")  # architectures come with a library; only their weights are fetched
 OTHER_RUNTIMES = ("openvino", "executorch", "litert")
@@ -48,7 +47,7 @@ class PlannedModel:
     encoder: Encoder
     weight_bytes: int
     parameters: int
-    file_flops: Callable[[Size], int] | None = None
+    file_flops: Callable[[ImageSize], int] | None = None
 
     def flops_in_file(self, size: int | None) -> int:
         """Operations of one picture that torch does not see, at the wanted side (None: the default)."""

@@ -14,7 +14,7 @@ from eyespot.plan.memory import RESERVE
 
 UNKNOWN = "unknown"
 
-Row = tuple[str, Callable[[StagePlan], str]]
+_Row = tuple[str, Callable[[StagePlan], str]]
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
@@ -31,7 +31,7 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
         console.print(f"  - {escape(note)}", highlight=False)
 
 
-def _table(title: str, stages: Sequence[StagePlan], rows: Sequence[Row]) -> Table:
+def _table(title: str, stages: Sequence[StagePlan], rows: Sequence[_Row]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     for stage in stages:
@@ -41,8 +41,8 @@ def _table(title: str, stages: Sequence[StagePlan], rows: Sequence[Row]) -> Tabl
     return table
 
 
-def _sections(plan: Plan) -> list[tuple[str, list[Row]]]:
-    rest: list[tuple[str, list[Row]]] = [
+def _sections(plan: Plan) -> list[tuple[str, list[_Row]]]:
+    rest: list[tuple[str, list[_Row]]] = [
         ("What is computed", _computing()),
         (f"Memory of each device ({size(plan.hardware.memory_bytes)})", _memory(plan)),
         ("Time", _time(plan)),
@@ -53,7 +53,7 @@ def _sections(plan: Plan) -> list[tuple[str, list[Row]]]:
     return rest
 
 
-def _computing() -> list[Row]:
+def _computing() -> list[_Row]:
     return [
         ("steps x pictures", lambda stage: f"{stage.config.steps:,} x {stage.config.batch_size:,}"),
         ("teachers", lambda stage: _models(stage, "teachers")),
@@ -74,7 +74,7 @@ def _models(stage: StagePlan, kind: str) -> str:
     return "\n".join(lines)
 
 
-def _memory(plan: Plan) -> list[Row]:
+def _memory(plan: Plan) -> list[_Row]:
     def stays(stage: StagePlan) -> str:
         memory = stage.memory
         return size(memory.weights + memory.gradients + memory.moments + memory.average + memory.exchange)
@@ -96,7 +96,7 @@ def _fitting(stage: StagePlan, plan: Plan) -> str:
     return f"{stage.fitting.pictures:,} ({size(stage.fitting.needed)}): accumulate {stage.accumulate}"
 
 
-def _time(plan: Plan) -> list[Row]:
+def _time(plan: Plan) -> list[_Row]:
     return [
         ("device hours: teachers", lambda stage: hours(stage.teacher_hours)),
         ("  students and heads", lambda stage: hours(stage.student_hours)),
@@ -106,7 +106,7 @@ def _time(plan: Plan) -> list[Row]:
     ]
 
 
-def _pictures(plan: Plan) -> list[Row]:
+def _pictures(plan: Plan) -> list[_Row]:
     def speed(stage: StagePlan) -> float:
         return stage.config.batch_size / stage.step_seconds / plan.gpus
 
@@ -122,7 +122,7 @@ def _pictures(plan: Plan) -> list[Row]:
     ]
 
 
-def _cache() -> list[Row]:
+def _cache() -> list[_Row]:
     def of(value: Callable[[CacheFacts], str]) -> Callable[[StagePlan], str]:
         return lambda stage: "" if stage.cache is None else value(stage.cache)
 

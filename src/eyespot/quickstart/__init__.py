@@ -33,7 +33,7 @@ EXPERT_MODELS = {
 
 
 @dataclass(frozen=True)
-class Size:
+class QuickstartLength:
     """How long a quickstart takes."""
 
     scenes: int
@@ -42,7 +42,7 @@ class Size:
     test_scenes: int
 
 
-SIZES = {"full": Size(2400, 260, 1.0, 400), "short": Size(480, 60, 0.12, 100)}
+SIZES = {"full": QuickstartLength(2400, 260, 1.0, 400), "short": QuickstartLength(480, 60, 0.12, 100)}
 PICTURE = 64
 TEMPLATES = ("a {}", "a striped {}", "a checkered {}", "a dotted {}")
 
@@ -98,7 +98,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
     return ResultTable.from_json(run.results.read_text())
 
 
-def quickstart_config(output: Path, size: Size, seed: int) -> EupeConfig:
+def quickstart_config(output: Path, size: QuickstartLength, seed: int) -> EupeConfig:
     """The preset `quickstart` with this run's experts, scenes and length."""
     settings = read_settings("eupe", ["quickstart"])
     settings["teachers"] = [f"run/{output / 'experts' / name}" for name in EXPERTS]

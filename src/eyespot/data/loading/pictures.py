@@ -17,7 +17,7 @@ from eyespot.data.loading.batch_loader import (
     BatchReader,
     BrokenSourceError,
 )
-from eyespot.data.loading.sampling import Batches, Draws, SamplingPlan
+from eyespot.data.loading.sampling import BatchComposition, Draws, SamplingPlan
 from eyespot.data.sources.base import PictureSource
 from eyespot.data.sources.opening import open_source
 from eyespot.data.views.draw import ViewConfig, apply_view, draw_view
@@ -53,7 +53,7 @@ class DataConfig:
     datasets/FOLDER, with ?split=train&image=COLUMN&label=COLUMN) or toybox[:COUNT[@SIZE]]."""
     weights: list[float] | None = None
     """How often each source is drawn, relative to the others; by default every picture equally often."""
-    batches: Batches = "mixed"
+    batches: BatchComposition = "mixed"
     """Whether each picture's source is drawn (mixed) or each batch's (homogeneous)."""
     view: ViewConfig = field(default_factory=ViewConfig)
     """Crops and colours."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from eyespot.randomness import numpy_generator
 
-Batches = Literal["mixed", "homogeneous"]
+BatchComposition = Literal["mixed", "homogeneous"]
 
 _SMALLEST_BLOCK = 1024
 _RAREST = 2**20
@@ -80,7 +80,7 @@ class SamplingPlan:
         sizes: Sequence[int],
         batch_size: int,
         weights: Sequence[float] | None = None,
-        batches: Batches = "mixed",
+        batches: BatchComposition = "mixed",
         views: int | None = None,
         seed: int = 0,
         repeats: int = 1,

@@ -74,7 +74,7 @@ class Nyud(FileData):
             return read_mask(file, TABLE).to(torch.uint8)
         if task == "depth":
             return read_depth(file)
-        return read_normals(file) if task == "normals" else read_lines(file)
+        return read_normals(file) if task == "normals" else read_boundaries(file)
 
 
 def open_nyud(name: str, folder: Path, split: Split, limit: int | None = None) -> Nyud:
@@ -111,7 +111,7 @@ def read_normals(file: Path) -> Tensor:
     return torch.where(normals.norm(dim=0) < _SHORTEST, 0.0, F.normalize(normals, dim=0)).contiguous()
 
 
-def read_lines(file: Path) -> Tensor:
+def read_boundaries(file: Path) -> Tensor:
     """Boundaries in a file, uint8 [H, W], 0 or 1: .npy or .png, anything from half of the largest value on is one."""
     stored = np.load(file) if file.suffix == ".npy" else read_integers(file)
     if stored.ndim != 2:

@@ -14,8 +14,8 @@ from eyespot.data.toybox.tracer import camera_rays, cast, shade
 from eyespot.data.toybox.truth import (
     Scenes,
     boundary_map,
+    captions_and_questions,
     choose_keypoints,
-    describe,
     instance_map,
     project,
     semantic_map,
@@ -130,7 +130,7 @@ def _scenes(
 ) -> Scenes:
     points = choose_keypoints(world)
     x, y, _ = project(world, points, camera)
-    captions, questions = describe(world, camera)
+    captions, questions = captions_and_questions(world, camera)
     instances = instance_map(surface)
     intrinsics = torch.zeros(len(world), 3, 3)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = world.focal[:, camera] * size

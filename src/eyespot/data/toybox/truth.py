@@ -140,7 +140,7 @@ def choose_keypoints(world: World) -> Tensor:
     return points.gather(1, order[..., None].expand(-1, -1, 3))
 
 
-def describe(world: World, camera: int) -> tuple[list[str], list[list[tuple[str, str]]]]:
+def captions_and_questions(world: World, camera: int) -> tuple[list[str], list[list[tuple[str, str]]]]:
     """A caption and questions with answers for every scene, as seen from `camera`."""
     x, _, depth = project(world, world.centre, camera)
     captions, questions = [], []

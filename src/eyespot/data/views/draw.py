@@ -19,11 +19,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
+from eyespot.config import Probability
 from eyespot.data.views.pixels import blurred, channel_means, recoloured, resized, solarized
 from eyespot.data.views.strong import EraseMode, check_policy, draw_erased, erase, randaugment
 from eyespot.randomness import Key, numpy_generator, seed_of
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 
 BLUR_REFERENCE = 224

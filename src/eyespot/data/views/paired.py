@@ -18,10 +18,10 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
+from eyespot.config import Probability
 from eyespot.data.labelled.colours import distorted, draw_distortion
 from eyespot.data.labelled.points import mirrored_types
 from eyespot.data.labelled.samples import MultiTaskSample
-from eyespot.data.views.draw import Probability
 from eyespot.data.views.resizing import nearest_pixels, resized_image, resized_label
 from eyespot.dense_tasks import IGNORE, DenseTask
 from eyespot.randomness import Key, numpy_generator

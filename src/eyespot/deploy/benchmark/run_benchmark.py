@@ -16,21 +16,20 @@ from eyespot.deploy.benchmark.loading import Target
 from eyespot.deploy.benchmark.plot import write_plot
 from eyespot.deploy.benchmark.process import WorkerError, WorkerProcess
 from eyespot.deploy.benchmark.runtimes import RUNTIMES, Runtime, find_runtimes, library_versions
-from eyespot.deploy.benchmark.subjects import Size, TimedModel, read_timed_model
+from eyespot.deploy.benchmark.subjects import TimedModel, WantedSize, read_timed_model
 from eyespot.deploy.benchmark.table import BenchmarkTable, Group, Row
+from eyespot.evaluate.progress import Progress
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 
 EXPORTS_AT_ONCE = 2
 """Converters compute in one thread most of the time."""
 
-Progress = Callable[[str, int, int], None]
-
 
 def benchmark(
     models: Sequence[str],
     runtimes: Sequence[str] | None = None,
-    image_sizes: Sequence[Size] = (),
+    image_sizes: Sequence[WantedSize] = (),
     threads: int | None = None,
     batches: Sequence[int] = (1,),
     output: str | Path = "runs/benchmark",

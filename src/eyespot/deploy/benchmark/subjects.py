@@ -13,7 +13,7 @@ from eyespot.encoders.identity import weights_hash
 from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.evaluate.cost import giga_macs, millions_of_parameters
 
-Size = int | str | tuple[int, int]
+WantedSize = int | str | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TimedModel:
     file_format: str | None
 
 
-def read_timed_model(model: str, sizes: Sequence[Size], batches: Sequence[int]) -> TimedModel:
+def read_timed_model(model: str, sizes: Sequence[WantedSize], batches: Sequence[int]) -> TimedModel:
     """Loads a model and finds out what is asked of it.
 
     Args:
@@ -59,7 +59,7 @@ def read_timed_model(model: str, sizes: Sequence[Size], batches: Sequence[int]) 
     return TimedModel(model, tuple(groups), weights_hash(encoder), model.partition("/")[0] if is_file else None)
 
 
-def read_size(size: Size) -> tuple[int, int]:
+def read_size(size: WantedSize) -> tuple[int, int]:
     """(height, width) in pixels of 256, "256", "256x192" or (256, 192).
 
     Raises:

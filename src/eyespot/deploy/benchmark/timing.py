@@ -81,10 +81,10 @@ def paired(first: Sequence[float | None], second: Sequence[float | None]) -> Spr
     clock, weigh on both alike. Rounds in which one is missing do not count; None if there are no others.
     """
     ratios = [a / b for a, b in zip(first, second, strict=False) if a is not None and b is not None]
-    return spread(ratios) if ratios else None
+    return quartiles(ratios) if ratios else None
 
 
-def spread(values: Sequence[float]) -> Spread:
+def quartiles(values: Sequence[float]) -> Spread:
     """Median and quartiles."""
     low, middle, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
     return Spread(middle, low, high)

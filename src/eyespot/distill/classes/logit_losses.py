@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Form = Literal["code", "paper"]
+OfaForm = Literal["code", "paper"]
 Arguments = ParamSpec("Arguments")
 
 LEAST_SPREAD = 1e-8
@@ -156,7 +156,7 @@ def ofa(
     target: Tensor,
     exponent: float = 1.0,
     temperature: float = 1.0,
-    form: Form = "code",
+    form: OfaForm = "code",
 ) -> Tensor:
     """OFA-KD's loss: soft cross-entropy in which the true class weighs more, the surer the teacher is of it.
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from eyespot.config import STRICT
-from eyespot.distill.classes.logit_losses import Form
+from eyespot.distill.classes.logit_losses import OfaForm
 
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -38,7 +38,7 @@ class MethodSettings:
     dist_tau: Positive = 1.0
     """dist: temperature."""
 
-    ofa_form: Form = "code"
+    ofa_form: OfaForm = "code"
     """ofa: the loss as in the released code or as in the paper; see `eyespot.distill.classes.logit_losses.ofa`."""
     ofa_exponents: tuple[Positive, ...] = Field(default=(1.0,), min_length=1)
     """ofa: how much more the true class counts (eps, gamma): one for all, or one per stage and a last one for the

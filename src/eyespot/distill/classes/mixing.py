@@ -7,17 +7,14 @@ picture B - 1 - i; timm's functions draw the rectangle and mix the labels.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 from torch import Tensor
 
+from eyespot.config import Probability
 from eyespot.randomness import Key, library_draws, numpy_generator
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder, checked_names
 from eyespot.encoders.licenses import timm_license
-from eyespot.encoders.sources.timm_forms import Form
+from eyespot.encoders.sources.timm_forms import TimmForm
 from eyespot.encoders.sources.timm_heads import (
     classes_in,
-    classes_of,
+    num_classes_of,
     released_names,
     running_statistics_kept,
     set_classes,
@@ -73,7 +73,7 @@ class TimmEncoder(Encoder):
         self.model_args = model_args
         self.name = name
         self.license = license
-        self.num_classes = classes_of(model) if classifier else 0
+        self.num_classes = num_classes_of(model) if classifier else 0
         self._nhwc_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._measure()
 
@@ -225,7 +225,7 @@ def create_timm_encoder(
         num_classes: outputs of the class head: none (0), as many as the weights bring (None), or so many: the
             classifier that comes with the weights if it has that number, otherwise a new one.
         pretrained_cfg: sizes and normalisation to use instead of those of timm's default tag.
-        model_args: passed on to the model, but for `stem_stride`, `branches` and `fused`; see `timm_forms.Form`.
+        model_args: passed on to the model, but for `stem_stride`, `branches` and `fused`; see `timm_forms.TimmForm`.
 
     Raises:
         ValueError: timm has no such model or tag (the nearest names are shown), the file does not fit, the model is
@@ -239,7 +239,7 @@ def create_timm_encoder(
     else:
         architecture = name.partition(".")[0]
         _refuse_unknown(name, architecture)
-    form, model_args = Form.of({**_better_defaults(architecture), **model_args})
+    form, model_args = TimmForm.of({**_better_defaults(architecture), **model_args})
     form.check(f"timm/{name}", has_weights=pretrained or weights is not None)
     if weights is not None:
         model = _with_file(name, str(weights), num_classes, pretrained_cfg=pretrained_cfg, **model_args)
@@ -249,7 +249,7 @@ def create_timm_encoder(
     else:
         classes = {} if num_classes is None else {"num_classes": num_classes}
         model = timm.create_model(name, pretrained_cfg=pretrained_cfg, **classes, **model_args)
-    released = classes_of(model) if pretrained and weights is None else 0
+    released = num_classes_of(model) if pretrained and weights is None else 0
     if num_classes is not None:
         set_classes(model, num_classes, f"timm/{name}")
     model, model_args = form.apply(model, f"timm/{name}"), {**model_args, **form.args}

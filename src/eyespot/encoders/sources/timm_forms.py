@@ -14,7 +14,7 @@ from eyespot.encoders.forms.fusing import fuse
 
 
 @dataclass(frozen=True)
-class Form:
+class TimmForm:
     """What becomes of a timm model, in this order. Kept with a saved model's arguments, so that it is built so again.
 
     Attributes:
@@ -29,7 +29,7 @@ class Form:
     fused: bool = False
 
     @classmethod
-    def of(cls, args: Mapping[str, Any]) -> tuple[Form, dict[str, Any]]:
+    def of(cls, args: Mapping[str, Any]) -> tuple[TimmForm, dict[str, Any]]:
         """The form that arguments ask for, and the other arguments."""
         own = {field.name for field in fields(cls)}
         return cls(**{key: args[key] for key in args if key in own}), {key: args[key] for key in args if key not in own}

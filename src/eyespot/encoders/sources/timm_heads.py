@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def classes_of(model: Any) -> int:
+def num_classes_of(model: Any) -> int:
     """How many outputs the classifier of a timm model has; 0 without one."""
     return int(getattr(model, "num_classes", 0) or 0) if hasattr(model, "reset_classifier") else 0
 
@@ -35,7 +35,7 @@ def set_classes(model: Any, num_classes: int, name: str) -> None:
     Raises:
         ValueError: timm gives this model no classifier.
     """
-    if classes_of(model) == num_classes:
+    if num_classes_of(model) == num_classes:
         return
     if not hasattr(model, "reset_classifier"):
         raise ValueError(

@@ -84,7 +84,7 @@ def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return short_side, int(short_side * width / height + 0.5)
 
 
-def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_bilinear(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """A uint8 picture [3, H, W] at another size: bilinear, antialiased."""
     if tuple(picture.shape[1:]) == size:
         return picture
@@ -124,7 +124,7 @@ def segmentation_view(
         place = _random_place(whole, window, draws)
         cut = _nearest(mask, whole, place, window)
     top, left = place
-    view = resized(picture, whole)[:, top : top + window[0], left : left + window[1]]
+    view = resized_bilinear(picture, whole)[:, top : top + window[0], left : left + window[1]]
     if draws.random() < views.flip:
         view, cut = view.flip(2), cut.flip(1)
     view = _distorted(view, views, draws)

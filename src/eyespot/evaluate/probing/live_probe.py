@@ -21,7 +21,7 @@ from eyespot.evaluate.extract import eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.randomness import numpy_generator, seed_of
 
-Config = TypeVar("Config")
+_Config = TypeVar("_Config")
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the accelerator
 
 
@@ -72,7 +72,7 @@ class LiveConfig:
         return high + (low - high) * 0.5 * (1 + math.cos(math.pi * (step - first) / (self.steps - first)))
 
 
-def changed(config: Config, **options: Any) -> Config:
+def changed(config: _Config, **options: Any) -> _Config:
     """A protocol's configuration with the options that a user gave; None and False were not given.
 
     Raises:

@@ -80,9 +80,9 @@ def logistic_accuracy(
     best = tried[0]
     if len(tried) > 1:
         kept, held = _split(train, seed) if validation is None else (train, shown[1])
-        scores = [classifier.accuracy(held) for classifier in fit(kept, tried)]
+        scores = [classifier.accuracy(held) for classifier in fit_logistic(kept, tried)]
         best = tried[scores.index(max(scores))]
-    return next(fit(train, [best])).accuracy(shown[0])
+    return next(fit_logistic(train, [best])).accuracy(shown[0])
 
 
 def _split(train: Labelled, seed: int) -> tuple[Labelled, Labelled]:
@@ -106,7 +106,7 @@ def _prepared(train: Labelled, others: list[Labelled]) -> list[Labelled]:
     return [Labelled(features, part.labels) for features, part in zip(standard, (train, *others), strict=True)]
 
 
-def fit(
+def fit_logistic(
     train: Labelled, strengths: Sequence[float], iterations: int = ITERATIONS, tolerance: float = TOLERANCE
 ) -> Iterator[LinearClassifier]:
     """Minimises, for one strength C after the other, mean cross-entropy + |weight|^2 / (2 C N) by L-BFGS.

@@ -63,7 +63,7 @@ def _centred(features: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Split:
+class RidgeData:
     """Rows of features [n, C] in three parts: to fit on, to choose the penalty on, to measure on."""
 
     fit: Tensor
@@ -71,7 +71,7 @@ class Split:
     test: Tensor
 
     @classmethod
-    def by_picture(cls, features: Tensor) -> Split:
+    def by_picture(cls, features: Tensor) -> RidgeData:
         """Features [N, C] or maps [N, D, h, w] of N pictures: half of them to fit on, a quarter for each of the others.
 
         Every cell of a map becomes a row; the cells of a picture stay together in one part.
@@ -85,14 +85,16 @@ class Split:
         parts = (features[: count // 2], features[count // 2 : count * 3 // 4], features[count * 3 // 4 :])
         return cls(*(part.double().movedim(1, -1).flatten(0, -2) for part in parts))
 
-    def standardised(self) -> Split:
+    def standardised(self) -> RidgeData:
         """Every channel with mean 0 and variance 1 in the part that is fitted on."""
         mean, std = self.fit.mean(0), self.fit.std(0, correction=0)
         std = std.clamp_min(max(1e-12, LEAST_STD * float(std.median())))
-        return Split(*((part - mean) / std for part in (self.fit, self.choose, self.test)))
+        return RidgeData(*((part - mean) / std for part in (self.fit, self.choose, self.test)))
 
 
-def ridge_r2(inputs: Split, targets: Mapping[str, Split], strengths: Sequence[float] = STRENGTHS) -> dict[str, float]:
+def ridge_r2(
+    inputs: RidgeData, targets: Mapping[str, RidgeData], strengths: Sequence[float] = STRENGTHS
+) -> dict[str, float]:
     """How well a linear map from one model's features predicts others', on pictures it was not fitted on.
 
     Ridge regression on standardised channels (so that every channel of the target counts alike); for each target the

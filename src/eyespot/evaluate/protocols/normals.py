@@ -58,7 +58,7 @@ def angles_between(one: Tensor, other: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2((one - other).norm(dim=0), (one + other).norm(dim=0)))
 
 
-def cosine_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+def direction_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """Mean of 1 - cosine between vectors [b, 3, P] and true normals, where those are not 0; 0 if none is measured."""
     measured = (truth != 0).any(dim=1)
     loss = (1 - F.cosine_similarity(predicted, truth, dim=1)) * measured
@@ -94,7 +94,7 @@ def run(
     config = changed(QUICK, steps=steps, batch_size=batch_size, learning_rate=learning_rate)
     train, val = bank.features(data.train.pictures), bank.features(data.val.pictures)
     head = linear_head(train.patches.shape[1], 3, seed)
-    train_probe(head, train.patches, data.train.labels, cosine_loss, config, seed)
+    train_probe(head, train.patches, data.train.labels, direction_loss, config, seed)
     errors = AngularErrors()
     for normals, truth in predictions(head, val.patches, data.val.labels):
         errors.update(upsampled(normals, (truth.shape[1], truth.shape[2])), truth)

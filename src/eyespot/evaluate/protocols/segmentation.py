@@ -13,7 +13,7 @@ from eyespot.data.labelled.base import SegmentationData
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extract import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
-from eyespot.evaluate.probing.dense_views import SegmentationViews, resized, segmentation_view, short_side_size
+from eyespot.evaluate.probing.dense_views import SegmentationViews, resized_bilinear, segmentation_view, short_side_size
 from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step
 from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, predictions, train_probe
 from eyespot.evaluate.probing.sliding import sliding_map
@@ -190,7 +190,7 @@ def _tested(
     def picture(index: int) -> tuple[Tensor, Tensor]:
         whole = pictures.original(index)
         size = short_side_size((whole.shape[1], whole.shape[2]), config.short_side)
-        return resized(whole, size), labels[index]
+        return resized_bilinear(whole, size), labels[index]
 
     for whole, truth in prepared(picture, len(pictures), config.workers):
         scores = sliding_map(

@@ -89,7 +89,7 @@ def known_shares(label: Tensor) -> Tensor:
 def small(label: Tensor) -> Tensor:
     """A map [..., H, W] whose longer side is at most that of a picture on the page."""
     size = _small_size(label)
-    return label if size == tuple(label.shape[-2:]) else nearest(label, size)
+    return label if size == tuple(label.shape[-2:]) else resized_nearest(label, size)
 
 
 def small_lines(shares: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ def _small_size(label: Tensor) -> tuple[int, int]:
 
 def at(label: Tensor, photo: Tensor) -> Tensor:
     """A map at the size of a picture [3, H, W]."""
-    return nearest(label, (photo.shape[1], photo.shape[2]))
+    return resized_nearest(label, (photo.shape[1], photo.shape[2]))
 
 
-def nearest(label: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_nearest(label: Tensor, size: tuple[int, int]) -> Tensor:
     """A map [..., H, W] at another size, each pixel that of the nearest centre."""
     sides = zip(label.shape[-2:], size, strict=True)
     rows, columns = (((torch.arange(wanted) + 0.5) * side / wanted).long() for side, wanted in sides)

@@ -19,7 +19,7 @@ from eyespot.report.drawing.colours import PALETTE
 from eyespot.report.drawing.plots import DASHES, legend, line_look, panel, style
 from eyespot.report.exhibits.figures import INK, Figure, svg_of
 
-Series = tuple[np.ndarray, np.ndarray]
+Curve = tuple[np.ndarray, np.ndarray]
 Records = dict[str, list[dict[str, Any]]]
 Scaling = Callable[[Axes, list[np.ndarray]], None]
 
@@ -63,7 +63,7 @@ def training_curves(records: Records) -> list[Figure]:
     Returns:
         One SVG figure per panel, small enough to stand side by side or one below the other.
     """
-    losses = [_loss_figure(stage, lines) for stage, lines in records.items() if _series(lines, "loss")]
+    losses = [_loss_figure(stage, lines) for stage, lines in records.items() if _curve(lines, "loss")]
     across = [
         _across_stages(records, "lr", "Learning rate", "learning rate", _plain),
         _across_stages(records, "grad_norm", "Gradient norm", "gradient norm", _scale),
@@ -77,14 +77,14 @@ def _loss_figure(stage: str, records: Sequence[Mapping[str, Any]]) -> Figure:
     terms = terms if len(terms) > 1 else []  # a single term is the total
     groups = list(dict.fromkeys(term.rsplit("/", 1)[0] for term in terms))
     parts = list(dict.fromkeys(term.rsplit("/", 1)[1] for term in terms))
-    total = _series(records, "loss")
+    total = _curve(records, "loss")
     assert total is not None
     with matplotlib.rc_context(style(stage)):
         drawing, axes = panel("step", "loss")
         drawn = [total[1]]
         axes.plot(*total, color=INK, linewidth=1.6, label="total", zorder=3)
         for term in terms:
-            line = _series(records, term)
+            line = _curve(records, term)
             if line is None:
                 continue
             group, part = term.rsplit("/", 1)
@@ -160,7 +160,7 @@ def _overlaid(runs: Mapping[str, Records], key: str, label: str, scale: Scaling,
     looks = {run: line_look(number) for number, run in enumerate(runs)}
     figures = []
     for stage in dict.fromkeys(stage for records in runs.values() for stage in records):
-        lines = {run: line for run, records in runs.items() if (line := _series(records.get(stage, ()), key))}
+        lines = {run: line for run, records in runs.items() if (line := _curve(records.get(stage, ()), key))}
         if not lines:
             continue
         title = f"{prefix}{stage}, {label}"
@@ -177,7 +177,7 @@ def _overlaid(runs: Mapping[str, Records], key: str, label: str, scale: Scaling,
 
 
 def _across_stages(records: Records, key: str, title: str, label: str, scale: Scaling) -> Figure | None:
-    lines = {stage: line for stage, stage_records in records.items() if (line := _series(stage_records, key))}
+    lines = {stage: line for stage, stage_records in records.items() if (line := _curve(stage_records, key))}
     if not lines:
         return None
     with matplotlib.rc_context(style(title)):
@@ -193,7 +193,7 @@ def _across_stages(records: Records, key: str, title: str, label: str, scale: Sc
     return Figure(title, "", svg, alt=f"{title} over the steps of {', '.join(lines)}.")
 
 
-def _series(records: Sequence[Mapping[str, Any]], key: str) -> Series | None:
+def _curve(records: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
     """Steps and values of one key, thinned to means over equal stretches; None without a finite value."""
     pairs = [(record["step"], value) for record in records if (value := _number(record.get(key))) is not None]
     if not any(math.isfinite(value) for _, value in pairs):

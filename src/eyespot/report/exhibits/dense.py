@@ -199,7 +199,7 @@ class Normals(_DenseExhibit):
         return linear_head(width, 3, self.seed)
 
     def _loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        return normals.cosine_loss(outputs, truth)
+        return normals.direction_loss(outputs, truth)
 
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
         found = F.normalize(upsampled(output, (truth.shape[1], truth.shape[2])), dim=0)

@@ -22,9 +22,10 @@ from eyespot.data.loading.sampling import spread
 from eyespot.encoders import Encoder
 from eyespot.encoders.lineage import Teacher, describe
 from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
-from eyespot.evaluate.run_tasks import Progress, loaded, open_all
+from eyespot.evaluate.run_tasks import loaded, open_all
 from eyespot.evaluate.tasks import TASKS
 from eyespot.report.exhibits.confusion import Confusion
 from eyespot.report.exhibits.dense import Depth, Normals, Segmentation

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from eyespot.encoders.lineage import Teacher
 from eyespot.encoders.saved import MODEL_FILE, find_model_folder
 from eyespot.evaluate.during_training import read_probes
+from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
-from eyespot.evaluate.run_tasks import Progress
 from eyespot.report.exhibits.curves import Records, overlaid_curves, probe_curves, read_metrics, training_curves
 from eyespot.report.exhibits.figures import Figure
 from eyespot.report.exhibits.labels import is_spec, short_labels

@@ -7,7 +7,7 @@ from typing import Any
 
 from eyespot.evaluate.results import ResultTable
 
-Row = Mapping[str, float | None]
+_Row = Mapping[str, float | None]
 _VARYING = ("cost/ms",)  # differs from run to run
 
 
@@ -53,7 +53,7 @@ def _in(key: str, *settings: Mapping[str, Any]) -> bool:
     return all(key in one for one in settings)
 
 
-def _is_one(row: str, found: Mapping[str, Row]) -> bool:
+def _is_one(row: str, found: Mapping[str, _Row]) -> bool:
     parts = [{key: value for key, value in part.items() if key not in _VARYING} for part in found.values()]
     shared = [
         (one[key], other[key]) for one in parts for other in parts if one is not other for key in one.keys() & other

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from eyespot.dense_tasks import IGNORE
-from eyespot.evaluate.protocols.multitask.thinning import thinned
+from eyespot.evaluate.protocols.multitask.thinning import thinned_maps
 
 THRESHOLDS = 99
 SIGMA = 1.5
@@ -104,7 +104,7 @@ def boundary_counts(
     crest = np.where(truth == IGNORE, 0.0, crests(probability))
     above = [np.count_nonzero(crest >= threshold) for threshold in thresholds]
     _, firsts, of_first = np.unique(above, return_index=True, return_inverse=True)  # many thresholds leave the same
-    lines = thinned(crest >= thresholds[firsts, None, None])
+    lines = thinned_maps(crest >= thresholds[firsts, None, None])
     drawn: np.ndarray = np.any(lines, axis=0)
     pairs = near_pairs(drawn, truth == 1, max_distance * float(np.hypot(*truth.shape)))
     row_of = np.cumsum(drawn).reshape(drawn.shape) - 1

@@ -189,12 +189,12 @@ def _padded_size(model: Encoder, size: tuple[int, int], least: tuple[int, int]) 
     return height, width
 
 
-def open_source(source: str, limit: int | None = None) -> MultiTaskData:
+def open_validation(source: str, limit: int | None = None) -> MultiTaskData:
     """The validation pictures of a set as people write it, "NAME:FOLDER?option=value"; see `open_multitask`."""
     return open_multitask(source, "val", limit)
 
 
-def open_toybox(toybox: ToyboxData) -> MultiTaskData:
+def open_toybox_scenes(toybox: ToyboxData) -> MultiTaskData:
     """The toybox's validation scenes, as many and of the size of a given toybox."""
     config = toybox.config
     return open_multitask(f"toybox:{config.train}@{config.size}", "val", config.val)

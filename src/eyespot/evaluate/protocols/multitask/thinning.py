@@ -10,7 +10,7 @@ _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 """The eight neighbours as (row, column), anticlockwise from the right one: the bits of a neighbourhood's number."""
 
 
-def thinned(maps: np.ndarray) -> np.ndarray:
+def thinned_maps(maps: np.ndarray) -> np.ndarray:
     """Lines one pixel wide in the middle of what is set; what is connected stays so.
 
     The parallel thinning in two alternating steps of Guo and Hall (Comm. ACM 1989, their first algorithm), until
