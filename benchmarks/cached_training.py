@@ -30,7 +30,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from eyespot.config import build

@@ -22,7 +22,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from eyespot import load_encoder

@@ -14,7 +14,16 @@ PINS = {"lightly-train": "0.18.0", "torchdistill": "1.1.5"}
 ENVIRONMENT_OF = {"lightly_v3": "lightly-train", "torchdistill_box": "torchdistill"}
 """The environment of a loop; this one for the others."""
 
-REPORTED = ("torch", "torchvision", "timm", "lightning", "pytorch-lightning", "numpy", "lightly-train", "torchdistill")
+REPORTED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning-fabric",
+    "pytorch-lightning",
+    "numpy",
+    "lightly-train",
+    "torchdistill",
+)
 
 
 def setup(envs: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from criteria import make_criterion, mix
 from job import FREE_SIZE, Job, Watch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from pictures import BLUR, BLUR_SIGMA, COLOUR, CROP, JITTER, SOLARIZE, batch_in_memory
 from torch import Tensor, nn
 

@@ -3,7 +3,7 @@ import errno
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from PIL import Image
 
 from eyespot.data import DataConfig, PictureLoader, ViewConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from eyespot.audit.config import AuditConfig
 from eyespot.audit.measure import gradient_cosines, held_out_look, readout

@@ -13,7 +13,7 @@ from rich.table import Table
 from eyespot.cli.recipes import OwnArguments
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from eyespot.data import PictureLoader
     from eyespot.distill.cache import CachedCommittee, Estimate, Verification

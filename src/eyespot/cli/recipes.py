@@ -34,7 +34,7 @@ def distill(arguments: Sequence[str]) -> None:
     recipe, config, known = read
     if known.output is None:
         raise ValueError("--output RUN is missing: name the folder of the run")
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     made = recipe.distill(config, known.output)
     if rank_zero_only.rank == 0:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from eyespot.engine.average import MovingAverage

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render

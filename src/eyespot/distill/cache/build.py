@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from eyespot.data.loading.pictures import Batch, PictureLoader
 from eyespot.data.loading.sampling import Draws

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from eyespot.data.loading.pictures import PictureLoader
 from eyespot.distill.cache.build import part_of
