@@ -55,6 +55,25 @@ CIRCLES: dict[str, str] = dict.fromkeys(
 )
 """Modules that reach themselves -> why."""
 
+FAMILIES = {
+    "run": "eyespot.evaluate.protocols",
+    "write": "eyespot.deploy.formats",
+    "write_int8": "eyespot.deploy.formats",
+    "open_session": "eyespot.encoders.runtimes",
+    "distill": "eyespot.recipes",
+}
+"""Functions that every module of a folder may have, as one of several that do the same thing each in its own way."""
+
+TWICE: dict[str, str] = {
+    "Batch": "goes with the typed keys of a batch",
+    "Measure": "goes with the one `Run` of all recipes",
+    **dict.fromkeys(("open_camvid", "open_coco"), "sets that are read in two files are being joined"),
+}
+"""Public name that is defined in several modules -> why."""
+
+DIFFLIB = {"eyespot.specs"}
+"""Who compares names: `lookup`, `suggestion` and `nearest_names` answer every misspelt one."""
+
 LONG: dict[str, str] = {}
 """File with more lines than it should have -> why."""
 
@@ -218,3 +237,32 @@ def test_folders_stay_clear():
             full[str(folder.relative_to(SOURCE))] = count
     assert {name: count for name, count in full.items() if name not in FULL} == {}
     assert set(FULL) <= set(full), "an exception that is no longer needed"
+
+
+def test_a_public_name_has_one_meaning():
+    places: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        for defined in _defined(path):
+            of_family = name.startswith(f"{FAMILIES.get(defined)}.")
+            if not of_family and room(name) != "cli":  # a verb is named as the function that it calls
+                places.setdefault(defined, []).append(name)
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in TWICE} == {}
+    assert set(TWICE) <= set(twice), "an exception that is no longer needed: take it off the list"
+
+
+def _defined(path: Path) -> list[str]:
+    """Public classes, functions and type aliases of a module."""
+    found: list[str] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            alias = node.targets[0].id
+            found += [alias] if alias[0].isupper() and not alias.isupper() else []
+    return [name for name in found if not name.startswith("_")]
+
+
+def test_one_place_guesses_what_a_misspelt_name_meant():
+    found = {name for name, path in modules().items() if "import difflib" in path.read_text(encoding="utf-8")}
+    assert found == DIFFLIB

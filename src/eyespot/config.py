@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from eyespot.specs import nearest_names
 
 _Config = TypeVar("_Config")
 
@@ -74,12 +75,12 @@ def _suggestion(wrong: list[str], config_class: Any) -> str:
     """The setting of the same place that looks most like a misspelt one, or else the one of another place."""
     paths = _paths(config_class)
     beside = [path[-1] for path in paths if list(path[:-1]) == wrong[:-1]]
-    if near := difflib.get_close_matches(wrong[-1], beside, n=1):
+    if near := nearest_names(wrong[-1], beside):
         return f"; did you mean {near[0]!r}?"
     places: dict[str, str] = {}
     for path in paths:
         places.setdefault(path[-1], ".".join(path))
-    if near := difflib.get_close_matches(wrong[-1], places, n=1):
+    if near := nearest_names(wrong[-1], places):
         return f"; did you mean {places[near[0]]!r}?"
     return ""
 

@@ -1,10 +1,13 @@
-"""How options are written in specs and on the command line: `key=value&key=value`, with values of their own types."""
+"""What people write: options as `key=value&key=value`, values with types of their own, and names, often misspelt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
+
+_Entry = TypeVar("_Entry")
 
 
 def read_options(query: str) -> dict[str, Any]:
@@ -29,6 +32,42 @@ def read_value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def lookup(table: Mapping[str, _Entry], name: str, what: str) -> _Entry:
+    """`table[name]`.
+
+    Args:
+        table: what there is, by name.
+        name: as somebody wrote it.
+        what: what such an entry is called, e.g. "data set".
+
+    Raises:
+        ValueError: there is none of that name; the message has the nearest right one, or all.
+    """
+    if name not in table:
+        raise ValueError(f"no {what} {name!r}; {suggestion(name, table)}")
+    return table[name]
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message about a wrong name: "did you mean 'x'?", or all names where none is near."""
+    names = list(known)
+    near = nearest_names(name, names, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
+
+
+def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Known names that a misspelt one may have meant, the nearest first; capitals do not count.
+
+    Args:
+        name: as somebody wrote it.
+        known: the right names.
+        most: at most so many.
+        cutoff: least likeness, 0 to 1 (that of `difflib`).
+    """
+    plain = {right.lower(): right for right in known}
+    return [plain[near] for near in difflib.get_close_matches(name.lower(), plain, n=most, cutoff=cutoff)]
 
 
 def _text(value: Any) -> str:

@@ -369,10 +369,10 @@ def test_a_thin_line_survives_any_shrinking(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("camvit:/data", r"names no multi-task data.*Did you mean camvid"),
+        ("camvit:/data", r"names no multi-task data.*Did you mean 'camvid'"),
         ("camvid", "write NAME:FOLDER"),
-        ("toybox:4@16?tasks=depht", "no task 'depht'; did you mean depth"),
-        ("toybox:4@16?heigth=4", "no option 'heigth'; did you mean height"),
+        ("toybox:4@16?tasks=depht", "no task 'depht'; did you mean 'depth'"),
+        ("toybox:4@16?heigth=4", "no option 'heigth'; did you mean 'height'"),
         ("toybox:4@16?height=4", "height and width together"),
         ("toybox:many", r"toybox\[:COUNT\[@SIZE\]\]"),
         ("toybox:4@4", "at least 8 pixels"),

@@ -158,7 +158,9 @@ def test_it_says_whether_it_wants_taps():
     assert set(wants.values()) == {(False, False)}
 
 
-@pytest.mark.parametrize(("word", "near"), [("fitnett", "fitnet"), ("KD", None), ("dkdd", "dkd"), ("ofakd", "ofa")])
+@pytest.mark.parametrize(
+    ("word", "near"), [("fitnett", "fitnet"), ("KD", "kd"), ("xyz", None), ("dkdd", "dkd"), ("ofakd", "ofa")]
+)
 def test_unknown_method(word, near):
     with pytest.raises(ValueError, match=f"did you mean '{near}'" if near else "there are none, kd, bkd"):
         make(word)

@@ -17,7 +17,8 @@ from eyespot.cli.audit import audit
 from eyespot.cli.cache import cache
 from eyespot.cli.deploy import benchmark, export
 from eyespot.cli.plan import plan
-from eyespot.cli.recipes import DEFAULT_PRESET, distill, nearest
+from eyespot.cli.recipes import DEFAULT_PRESET, distill
+from eyespot.specs import lookup
 
 
 def recipes(
@@ -42,7 +43,7 @@ def recipes(
             table.add_row(recipe.name, recipe.about, recipe.paper, recipe.status, presets)
         Console().print(table)
         return
-    recipe = RECIPES[nearest(name, RECIPES, "recipe")]
+    recipe = lookup(RECIPES, name, "recipe")
     config = build(recipe.config_class, read_settings(recipe.name, preset), " + ".join(preset))
     print(yaml.safe_dump(_lists(asdict(config)), sort_keys=False), end="")
 
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(eyespot.__version__)
         return
     try:
-        verb = VERBS[nearest(words[0], VERBS, "verb")]
+        verb = lookup(VERBS, words[0], "verb")
         if verb in OF_RECIPES:
             verb(words[1:])
         else:

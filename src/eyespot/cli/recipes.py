@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import tyro
 from eyespot.config import build
 from eyespot.recipes import RECIPES, Recipe
 from eyespot.recipes.presets import preset_names, read_settings
+from eyespot.specs import lookup
 
 DEFAULT_PRESET = "laptop"
 
@@ -87,7 +87,7 @@ class OwnArguments:
             print(f"Recipes: {working}. `eyespot {self.verb} RECIPE --help` shows all settings.")
             return None
         known, rest = self._parser.parse_known_args(arguments)
-        recipe = RECIPES[nearest(known.recipe, RECIPES, "recipe")]
+        recipe = lookup(RECIPES, known.recipe, "recipe")
         config_class = recipe.config_class
         presets = known.preset or ([] if known.config else [DEFAULT_PRESET])
         settings = read_settings(recipe.name, presets, known.config)
@@ -120,17 +120,3 @@ def _as_tyro_wants(arguments: Sequence[str]) -> list[str]:
             is_none = word == "null" or (word == "none" and setting not in NONE_IS_A_CHOICE)
             words.append("None" if is_none else "--data.sources" if word == "--data" else word)
     return words
-
-
-def nearest(word: str, known: Any, kind: str) -> str:
-    """The word itself if it is known.
-
-    Raises:
-        ValueError: it is not; names the nearest one that is, or all.
-    """
-    if word in known:
-        return word
-    near = difflib.get_close_matches(word, known, n=1)
-    raise ValueError(
-        f"no {kind} {word!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
-    )

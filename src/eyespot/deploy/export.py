@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import sys
@@ -26,6 +25,7 @@ from eyespot.deploy.task_check import TASKS_OF_CHECK, TaskCheck, task_check
 from eyespot.encoders import SOURCES, Encoder, load_encoder
 from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.files import atomic_path
+from eyespot.specs import suggestion
 
 FACTS_FILE, REFERENCE_FILE = "export.json", "reference.safetensors"
 PICTURES_OF_CHECK = 4
@@ -267,9 +267,7 @@ def _refuse_unknown(graph: Graph, keep_float: Collection[str]) -> None:
     known = sorted(set(graph.layers.values()))
     for name in keep_float:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"no layer {name!r} to keep in float; {hint}")
+            raise ValueError(f"no layer {name!r} to keep in float; {suggestion(name, known)}")
 
 
 def _require(check: NumericCheck) -> None:

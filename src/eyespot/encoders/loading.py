@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eyespot.encoders.base import Encoder
-from eyespot.specs import read_options, write_options
+from eyespot.specs import nearest_names, read_options, write_options
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
 
 
 def _unknown(spec: str, prefix: str) -> str:
-    near = difflib.get_close_matches(prefix, SOURCES, n=1)
+    near = nearest_names(prefix, SOURCES)
     if near and near[0] != prefix and "/" in spec:
         return f"{spec!r}: no source {prefix!r}; did you mean {near[0]}/...?"
     return f"{spec!r} names no model. Sources:\n  " + "\n  ".join(source.usage for source in SOURCES.values())

@@ -26,8 +26,9 @@ from eyespot.encoders.base import Encoder
 from eyespot.engine.callbacks import Callback, Students
 from eyespot.engine.metrics import RunLog, read_lines
 from eyespot.evaluate.extract import FeatureBank
-from eyespot.evaluate.run_tasks import lookup, open_all, read_sources, task_arguments, task_sources
+from eyespot.evaluate.run_tasks import open_all, read_sources, task_arguments, task_sources
 from eyespot.evaluate.tasks import TASKS, EvaluationTask
+from eyespot.specs import lookup
 
 QUICK_TASKS = ("knn", "segmentation")
 BATCH_SIZE = 16  # small: a probe that is told to stop does so after a batch
@@ -68,7 +69,7 @@ class Probes:
     def __init__(self, config: ProbesConfig, path: Path, size: int, seed: int = 0, tensorboard: bool = False) -> None:
         sources = read_sources(config.data)
         names = config.tasks or (list(sources) if isinstance(sources, dict) else QUICK_TASKS)
-        self.tasks: dict[str, EvaluationTask] = {name: lookup(name, TASKS, "task") for name in names}
+        self.tasks: dict[str, EvaluationTask] = {name: lookup(TASKS, name, "task") for name in names}
         task_arguments(self.tasks, {})
         self.sources = task_sources(self.tasks, sources)
         self.data: dict[str, Any] = {}

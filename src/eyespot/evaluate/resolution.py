@@ -17,9 +17,10 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import MACS
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
-from eyespot.evaluate.run_tasks import evaluate, loaded, lookup, named_models, open_all
+from eyespot.evaluate.run_tasks import evaluate, loaded, named_models, open_all
 from eyespot.evaluate.tasks import TASKS
 from eyespot.pictures import ImageSize
+from eyespot.specs import lookup
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def resolution_curve(
     asked: list[ImageSize] = sorted({(size, size) if isinstance(size, int) else size for size in sizes})
     if not asked or len(asked) < len(sizes):
         raise ValueError(f"a curve needs at least one size, each once; got {list(sizes)}")
-    metrics = lookup(task, TASKS, "task").metrics
+    metrics = lookup(TASKS, task, "task").metrics
     named = named_models(models)
     opened = open_all({task: TASKS[task]}, {task: data}, limit, seed)[task]
     points: dict[str, list[CurvePoint]] = {}

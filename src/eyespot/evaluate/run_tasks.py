@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from eyespot.evaluate.finished import FinishedMeasurements
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, EvaluationTask
-from eyespot.specs import read_options, read_value
+from eyespot.specs import lookup, read_options, read_value
 
 
 def evaluate(
@@ -61,7 +60,7 @@ def evaluate(
             without data.
         FileNotFoundError: a data set that is not laid out as expected.
     """
-    chosen = {name: lookup(name, TASKS, "task") for name in tasks}
+    chosen = {name: lookup(TASKS, name, "task") for name in tasks}
     if not chosen:
         raise ValueError(f"no task to run; there are {', '.join(TASKS)}")
     arguments = task_arguments(chosen, options or {})
@@ -155,21 +154,12 @@ def _reporter(progress: Progress | None, model: str, before: int, total: int) ->
     return report
 
 
-def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
-    """`known[name]`, or an error that names the nearest right name."""
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
-    raise ValueError(f"no {kind} {name!r}; {hint}")
-
-
 def task_arguments(
     tasks: Mapping[str, EvaluationTask], options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Options of each task, checked: known, of the right type, complete."""
     for name, wanted in options.items():
-        task = lookup(name, tasks, "chosen task")
+        task = lookup(tasks, name, "chosen task")
         _check_options(wanted, task.run, ("bank", "data", "seed"), f"option of {name}")
     for name, task in tasks.items():
         _check_complete(name, task.run, options.get(name, {}))
@@ -187,9 +177,11 @@ def _check_complete(task: str, function: Callable[..., Any], given: Mapping[str,
 def _check_options(given: Mapping[str, Any], function: Callable[..., Any], own: Iterable[str], kind: str) -> None:
     """Refuses options that a function does not have, and values of another type than it takes."""
     hints = get_type_hints(function)
-    known = {key: hints.get(key) for key in inspect.signature(function).parameters if key not in set(own)}
+    known: dict[str, Any] = {
+        key: hints.get(key) for key in inspect.signature(function).parameters if key not in set(own)
+    }
     for key, value in given.items():
-        wanted = lookup(key, known, kind)
+        wanted = lookup(known, key, kind)
         try:
             TypeAdapter(wanted, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
         except ValidationError:
@@ -230,7 +222,7 @@ def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig |
             raise ValueError(f"data {data!r}: give each task its own folder ({example}), or toybox")
         return dict.fromkeys(tasks, data)
     for name in data:
-        lookup(name, tasks, "chosen task")
+        lookup(tasks, name, "chosen task")
     missing = [name for name in tasks if name not in data]
     if missing:
         raise ValueError(f"no data for {', '.join(missing)}; give a folder or 'toybox' for each task")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from eyespot.config import build
+from eyespot.specs import suggestion
 
 GIB = 2**30
 TERA = 1e12
@@ -85,9 +85,8 @@ def find_hardware(name: str) -> Hardware:
     if name.endswith((".yaml", ".yml")):
         return _from_file(Path(name))
     if name not in HARDWARE:
-        near = difflib.get_close_matches(name.lower(), [*HARDWARE, "cpu"], n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}" if near else f"there are cpu, {', '.join(HARDWARE)}"
-        raise ValueError(f"no hardware {name!r}; {hint}. Your own: a YAML file with {', '.join(_required())}")
+        hint = suggestion(name, ["cpu", *HARDWARE], cutoff=0.4)
+        raise ValueError(f"no hardware {name!r}; {hint} (your own: a YAML file with {', '.join(_required())})")
     return HARDWARE[name]
 
 

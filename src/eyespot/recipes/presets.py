@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from eyespot.config import ConfigError, merged
+from eyespot.specs import suggestion
 
 
 def preset_names(recipe: str) -> list[str]:
@@ -26,9 +26,7 @@ def preset_text(recipe: str, name: str) -> str:
     """
     known = preset_names(recipe)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise ConfigError(f"{recipe} has no preset {name!r}; {hint}")
+        raise ConfigError(f"{recipe} has no preset {name!r}; {suggestion(name, known)}")
     return (_folder(recipe) / f"{name}.yaml").read_text(encoding="utf-8")
 
 

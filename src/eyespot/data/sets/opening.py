@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ from eyespot.data.sets.pascal_context import open_pascal_context
 from eyespot.data.sets.toybox_maps import open_toybox
 from eyespot.data.views.resizing import ResizedData
 from eyespot.dense_tasks import DenseTask
-from eyespot.specs import read_options
+from eyespot.specs import nearest_names, read_options, suggestion
 
 SETS: dict[str, Callable[[str, Path, Split, int | None], FileData]] = {
     "nyud": open_nyud,
@@ -65,9 +64,7 @@ def _read_options(spec: str, query: str) -> dict[str, Any]:
     options = read_options(query)
     for option in options:
         if option not in _OPTIONS:
-            near = difflib.get_close_matches(option, _OPTIONS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_OPTIONS)}"
-            raise ValueError(f"{spec!r}: no option {option!r}; {hint}")
+            raise ValueError(f"{spec!r}: no option {option!r}; {suggestion(option, _OPTIONS)}")
     return options
 
 
@@ -80,8 +77,8 @@ def _chosen(tasks: dict[str, DenseTask], options: dict[str, Any], name: str) -> 
     names = list(wanted) if isinstance(wanted, tuple) else re.split(r"[+\s]+", str(wanted))
     for task in names:
         if task not in tasks:
-            near = difflib.get_close_matches(task, tasks, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            near = nearest_names(task, tasks)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"{name} has no task {task!r}; {hint}It has {'+'.join(tasks)}")
     return {task: kind for task, kind in tasks.items() if task in names}
 
@@ -96,8 +93,8 @@ def _resized(data: MultiTaskData, options: dict[str, Any], spec: str) -> MultiTa
 
 
 def _unknown(spec: str, name: str) -> str:
-    near = difflib.get_close_matches(name, [*SETS, "toybox"], n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    near = nearest_names(name, [*SETS, "toybox"])
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
         f"{spec!r} names no multi-task data; write NAME:FOLDER with one of {', '.join(SETS)}, or "
         f"toybox[:COUNT[@SIZE]].{hint}"

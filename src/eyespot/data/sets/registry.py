@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from eyespot.data.sets import (
     spair,
     voc,
 )
+from eyespot.specs import lookup
 
 Opener = Callable[..., Any]
 CLASSIFICATION = ("knn", "linear", "few_shot", "zero_shot", "classification")
@@ -99,11 +99,7 @@ def find_opener(source: str, task: str, plain: Opener) -> tuple[Opener, str]:
     is_path = not colon or len(name) < 2 or "/" in name or "\\" in name or Path(source).exists()
     if is_path:
         return plain, source
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"
-        raise ValueError(f"no data set {name!r}; {hint}")
-    openers = DATASETS[name].openers
+    openers = lookup(DATASETS, name, "data set").openers
     if task not in openers:
         fitting = [other for other, dataset in DATASETS.items() if task in dataset.openers]
         raise ValueError(

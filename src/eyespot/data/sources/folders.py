@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, decode_picture
 from eyespot.data.sources.fingerprint import fingerprint_of
 from eyespot.data.sources.strings import StringTable
+from eyespot.specs import nearest_names
 
 
 class FolderSource:
@@ -108,7 +108,7 @@ def nearest_path(path: Path) -> str:
         missing, known = known.name, known.parent
     if known == path or not known.is_dir():
         return ""
-    close = difflib.get_close_matches(missing, os.listdir(known), n=1)
+    close = nearest_names(missing, os.listdir(known))
     return (
         f"; did you mean {str(known / close[0])!r}?"
         if close

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 
 from eyespot.data.sources.decode import MAX_PIXELS, PictureError, decode_picture
 from eyespot.data.sources.fingerprint import fingerprint_of
-from eyespot.specs import read_options
+from eyespot.specs import nearest_names, read_options
 
 PREFIX = "datasets/"
 OPTIONS = ("split", "image", "label", "config")
@@ -182,7 +181,7 @@ def _read_spec(spec: str) -> tuple[str, dict[str, str]]:
     options = {key: str(value) for key, value in read_options(query).items()}
     for key in options:
         if key not in OPTIONS:
-            close = difflib.get_close_matches(key, OPTIONS, n=1)
+            close = nearest_names(key, OPTIONS)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(f"{spec}: no option {key!r}; {hint}There are {', '.join(OPTIONS)}")
     if not place:

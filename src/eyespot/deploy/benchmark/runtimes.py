@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from eyespot.specs import lookup
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,7 @@ def find_runtimes(names: Iterable[str]) -> list[Runtime]:
     Raises:
         ValueError: an unknown name; says the nearest.
     """
-    found = []
-    for name in dict.fromkeys(names):
-        if name not in RUNTIMES:
-            near = difflib.get_close_matches(name, RUNTIMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RUNTIMES)}"
-            raise ValueError(f"no runtime {name!r}; {hint}")
-        found.append(RUNTIMES[name])
-    return found
+    return [lookup(RUNTIMES, name, "runtime") for name in dict.fromkeys(names)]
 
 
 def library_versions() -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from eyespot.specs import lookup
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,7 @@ def find_format(name: str) -> Format:
     Raises:
         ValueError: there is no such format; names the nearest.
     """
-    if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
-        raise ValueError(f"no format {name!r}; {hint}")
-    return FORMATS[name]
+    return lookup(FORMATS, name, "format")
 
 
 def _function(place: str) -> Any:

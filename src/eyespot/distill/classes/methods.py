@@ -6,8 +6,6 @@ logits are here, those on features in `feature_hints`, those with exits from inn
 
 from __future__ import annotations
 
-import difflib
-
 from torch import Tensor
 
 from eyespot.distill.classes import logit_losses
@@ -16,6 +14,7 @@ from eyespot.distill.classes.exits import OneForAll
 from eyespot.distill.classes.feature_hints import CorrelationCongruence, FitNet, RelationalKD
 from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, OutputShape, output_shape, require_same_classes
+from eyespot.specs import lookup
 
 __all__ = [
     "METHODS",
@@ -128,12 +127,7 @@ def method_class(name: str) -> type[Method]:
     Raises:
         ValueError: no such method; names the nearest.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        raise ValueError(
-            f"no method {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
-        )
-    return METHODS[name]
+    return lookup(METHODS, name, "method")
 
 
 def make_method(

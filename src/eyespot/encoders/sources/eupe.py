@@ -14,7 +14,6 @@ no output of timm's model. It is kept among the adapters, behind `official.`, so
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from eyespot.encoders.sources.eupe_projectors import KEPT, PROJECTORS, as_adapte
 from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
 from eyespot.encoders.weights import listed, load_strictly, misfits, read_weights
 from eyespot.files import atomic_path
+from eyespot.specs import nearest_names
 
 LICENSE = "fair-noncommercial-research-license"
 
@@ -110,7 +110,7 @@ def create_eupe_encoder(
         FileNotFoundError: no file is given, or it is not there.
     """
     if name not in CHECKPOINTS:
-        near = difflib.get_close_matches(name, CHECKPOINTS, n=1)
+        near = nearest_names(name, CHECKPOINTS)
         hint = f"; did you mean eupe/{near[0]}?" if near else "."
         raise ValueError(f"there is no eupe/{name}{hint} Official files are known for {', '.join(CHECKPOINTS)}")
     checkpoint = CHECKPOINTS[name]

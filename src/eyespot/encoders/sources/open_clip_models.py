@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from eyespot.encoders.sources.hf_files import read_license
 from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.specs import nearest_names
 
 _SMALLEST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 _SMALLEST_IMAGE = {"image_size": 1, "patch_size": 1, "width": 1, "head_width": 1, "layers": 1}
@@ -170,7 +170,7 @@ def find_open_clip_model(rest: str) -> OpenClipModel:
     name, _, tag = rest.partition(".")
     config = open_clip.get_model_config(name)
     if config is None:
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.5)
+        near = nearest_names(name, open_clip.list_models(), most=3, cutoff=0.5)
         raise ValueError(
             f"open_clip has no model {name!r}; did you mean {' or '.join(near) or 'open_clip.list_models()'}?"
         )

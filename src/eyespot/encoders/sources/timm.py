@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import json
 import math
@@ -28,6 +27,7 @@ from eyespot.encoders.sources.timm_heads import (
 )
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
+from eyespot.specs import nearest_names
 
 
 class TimmEncoder(Encoder):
@@ -316,7 +316,7 @@ def _takes_anything(name: str, args: dict[str, Any]) -> bool:
 
 def _refuse_unknown(name: str, architecture: str) -> None:
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        near = nearest_names(architecture, timm.list_models(), most=3, cutoff=0.5)
         raise ValueError(
             f"timm has no model {architecture!r}; did you mean {' or '.join(near) or 'timm.list_models()'}?"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
+from eyespot.specs import nearest_names
 
 Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
@@ -270,7 +270,7 @@ def _plainer(error: Exception, repo: str, entry: str, is_clone: bool) -> Excepti
     target = f"torchhub/{repo}:{entry}"
     text = str(error)
     if "Cannot find callable" in text:
-        near = difflib.get_close_matches(entry, _names_in(Path(repo) / "hubconf.py"), n=3, cutoff=0.5)
+        near = nearest_names(entry, _names_in(Path(repo) / "hubconf.py"), most=3, cutoff=0.5)
         return ValueError(f"{target}: no such entry point; did you mean {' or '.join(near) or 'another one'}?")
     if isinstance(error, EOFError) or text == "Untrusted repository.":
         return PermissionError(f"{target} runs code of that repository; if you trust it, add trust=true")
