@@ -29,7 +29,8 @@ from eyespot import load_encoder
 from eyespot.engine.callbacks import Students
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.trainer import Trainer
-from eyespot.evaluate.during_training import Probes, ProbesConfig, StageProbes, read_probes
+from eyespot.evaluate.config import ProbesConfig
+from eyespot.evaluate.during_training import Probes, StageProbes, read_probes
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 from step_overhead import make_task

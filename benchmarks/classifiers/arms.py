@@ -12,7 +12,7 @@ from typing import Any
 
 from eyespot.config import build, merged
 from eyespot.distill.classes.classifier_distillation import ClassifierStudent
-from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import load_classifier
 from eyespot.evaluate import evaluate

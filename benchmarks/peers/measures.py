@@ -9,7 +9,7 @@ from torch import Tensor
 from eyespot import Encoder
 from eyespot.data.labelled.base import Pictures
 from eyespot.evaluate import evaluate
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.feature_geometry import rankme
 from eyespot.features import resize_map
 

@@ -11,11 +11,13 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from eyespot.data.loading.batch_loader import BrokenSourceError
-from eyespot.data.loading.pictures import DataConfig, PictureLoader
+from eyespot.data.loading.config import DataConfig
+from eyespot.data.loading.pictures import PictureLoader
 from eyespot.data.sources.decode import PictureError
 from eyespot.data.sources.folders import FolderSource
 from eyespot.data.sources.shards import write_shards
-from eyespot.data.views.draw import ViewConfig, apply_view, draw_view
+from eyespot.data.views.config import ViewConfig
+from eyespot.data.views.draw import apply_view, draw_view
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.data.loading.maps import MultiTaskLoader
 from eyespot.data.sets.opening import open_multitask
 from eyespot.data.sources.decode import PictureError
-from eyespot.data.views.paired import PairedViewConfig, paired_view
+from eyespot.data.views.config import PairedViewConfig
+from eyespot.data.views.paired import paired_view
 from eyespot.dense_tasks import dense_task
 from eyespot.engine.trainer import split_batch
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from eyespot.data.labelled.colours import Distortion, distorted, draw_distortion
 from eyespot.data.labelled.points import mirrored_types, point_maps
 from eyespot.data.labelled.samples import MultiTaskSample
-from eyespot.data.views.paired import FILL, PairedViewConfig, centred, flipped, largest_share, paired_view
+from eyespot.data.views.config import PairedViewConfig
+from eyespot.data.views.paired import FILL, centred, flipped, largest_share, paired_view
 from eyespot.dense_tasks import IGNORE, dense_task
 
 TASKS = {

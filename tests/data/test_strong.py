@@ -15,7 +15,8 @@ from timm.data import create_transform
 from timm.data.auto_augment import rand_augment_transform
 
 from eyespot.data import DataConfig, PictureLoader
-from eyespot.data.views.draw import View, ViewConfig, apply_view, draw_view
+from eyespot.data.views.config import ViewConfig
+from eyespot.data.views.draw import View, apply_view, draw_view
 from eyespot.data.views.strong import ERASED_AREA, _transform, draw_erased, erase, randaugment
 from eyespot.randomness import seed_of
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from eyespot.data.views.draw import View, ViewConfig, apply_view, draw_view
+from eyespot.data.views.config import ViewConfig
+from eyespot.data.views.draw import View, apply_view, draw_view
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 SHARES = st.floats(0, 1)

@@ -8,13 +8,8 @@ import torch.nn.functional as F
 
 from eyespot.distill.classes import classifier_distillation as module
 from eyespot.distill.classes import logit_losses
-from eyespot.distill.classes.classifier_distillation import (
-    ClassifierDistillation,
-    ClassifierStudent,
-    LabelConfig,
-    hard_classes,
-)
-from eyespot.distill.classes.mixing import MixConfig
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent, hard_classes
+from eyespot.distill.classes.config import LabelConfig, MixConfig
 from eyespot.distill.classes.outputs import ClassifierOutput
 from eyespot.encoders import HeadedEncoder
 from eyespot.features import Features

@@ -5,8 +5,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.crd import contrast, similarities
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.methods import make_method
 from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 from processes import start_process

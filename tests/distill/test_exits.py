@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.exits import MapExit, Merging, SeparableConv, TokenExit, grid_side
 from eyespot.distill.classes.logit_losses import ofa
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.methods import make_method
 from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape, output_shape
 from eyespot.encoders import load_encoder

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.feature_hints import angle_loss, as_map, distance_loss, neighbour_correlation, on_grid_of
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.methods import make_method
 from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 from eyespot.features import resize_map

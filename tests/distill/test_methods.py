@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.methods import METHODS, make_method, method_class
 from eyespot.distill.classes.outputs import ClassifierOutput, OutputShape
 

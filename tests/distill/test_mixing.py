@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from timm.data.mixup import mixup_target
 
-from eyespot.distill.classes.mixing import MixConfig, is_labelled, mix
+from eyespot.distill.classes.config import MixConfig
+from eyespot.distill.classes.mixing import is_labelled, mix
 
 CLASSES = 7
 

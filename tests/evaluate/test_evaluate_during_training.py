@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from eyespot import Encoder, Features
 from eyespot.engine.metrics import read_lines
 from eyespot.evaluate import TASKS, evaluate, read_sources
-from eyespot.evaluate.during_training import Probes, ProbesConfig, StageProbes, read_probes
+from eyespot.evaluate.config import ProbesConfig
+from eyespot.evaluate.during_training import Probes, StageProbes, read_probes
 
 TOYBOX = "toybox:24@32"
 NEEDS_OPTIONS = {"zero_shot", "retrieval"}

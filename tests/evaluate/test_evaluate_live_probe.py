@@ -7,7 +7,7 @@ from torch import nn
 
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, epoch_indices, train_live
 from eyespot.evaluate.probing.probe import linear_head
 from eyespot.evaluate.protocols.depth import PUBLISHED as DEPTH

@@ -6,7 +6,7 @@ from report_toys import Blocks
 
 from eyespot.data.labelled.base import DensePictures, SegmentationData, TensorPictures
 from eyespot.data.sets import ToyboxConfig, ToyboxData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols import depth, normals, segmentation
 from eyespot.evaluate.protocols.segmentation import MeanIoU
 from eyespot.report.exhibits.dense import Depth, Normals, Segmentation

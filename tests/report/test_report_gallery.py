@@ -4,7 +4,7 @@ import torch
 from report_toys import Blocks, noise
 
 from eyespot.data.labelled.base import TensorPictures
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.report import Gallery, PictureGrid
 
 

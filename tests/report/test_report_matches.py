@@ -3,7 +3,7 @@ import torch
 from report_toys import Blocks
 
 from eyespot.data.labelled.base import MatchingData, PointPair, TensorPictures
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.report.exhibits.matches import Matches
 
 

@@ -3,7 +3,7 @@ import torch
 from report_toys import Blocks
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures, TensorPictures
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.report.exhibits.neighbours import Neighbours
 
 COLOURS = {"dark_red": (0.6, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.1, 0.9)}

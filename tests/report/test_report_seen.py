@@ -2,7 +2,7 @@ import pytest
 import torch
 from report_toys import Blocks
 
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.report import Gallery, pca_pictures
 from eyespot.report.exhibits.seen import Seen, sizes_around
 

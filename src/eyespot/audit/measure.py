@@ -11,7 +11,7 @@ from torch import Tensor
 from eyespot.audit.similarity import Matrix, averaged, joined
 from eyespot.audit.subsets import SubsetLearner
 from eyespot.distill.features.losses import distillation_losses
-from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.probing.similarity import RidgeData, ridge_r2
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats, resize_pictures

@@ -1,13 +1,36 @@
 """What is seen: pictures from folders, WebDataset shards and the built-in toybox, as seeded batches of views."""
 
-from eyespot.data.loading.batch_loader import BrokenSourceError
-from eyespot.data.loading.pictures import Batch, DataConfig, PictureLoader, plain_list_of_sources
-from eyespot.data.sources.base import PictureSource
-from eyespot.data.sources.decode import PictureError, decode_picture
-from eyespot.data.sources.folders import FolderSource
-from eyespot.data.sources.opening import open_source
-from eyespot.data.sources.shards import ShardSource, write_shards
-from eyespot.data.views.draw import View, ViewConfig, apply_view, draw_view
+from typing import TYPE_CHECKING
+
+from eyespot.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from eyespot.data.loading.batch_loader import BrokenSourceError
+    from eyespot.data.loading.config import DataConfig, plain_list_of_sources
+    from eyespot.data.loading.pictures import Batch, PictureLoader
+    from eyespot.data.sources.base import PictureSource
+    from eyespot.data.sources.decode import PictureError, decode_picture
+    from eyespot.data.sources.folders import FolderSource
+    from eyespot.data.sources.opening import open_source
+    from eyespot.data.sources.shards import ShardSource, write_shards
+    from eyespot.data.views.config import ViewConfig
+    from eyespot.data.views.draw import View, apply_view, draw_view
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "eyespot.data.loading.batch_loader": ["BrokenSourceError"],
+            "eyespot.data.loading.config": ["DataConfig", "plain_list_of_sources"],
+            "eyespot.data.loading.pictures": ["Batch", "PictureLoader"],
+            "eyespot.data.sources.base": ["PictureSource"],
+            "eyespot.data.sources.decode": ["PictureError", "decode_picture"],
+            "eyespot.data.sources.folders": ["FolderSource"],
+            "eyespot.data.sources.opening": ["open_source"],
+            "eyespot.data.sources.shards": ["ShardSource", "write_shards"],
+            "eyespot.data.views.config": ["ViewConfig"],
+            "eyespot.data.views.draw": ["View", "apply_view", "draw_view"],
+        },
+    )
 
 __all__ = [
     "Batch",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders.naming import to_train
 from eyespot.randomness import seed_everything
 
 
@@ -24,15 +25,3 @@ def new_encoder(spec: str, seed: int, role: str, load: Callable[[str], Encoder] 
     if spec.startswith("onnx/"):
         raise ValueError(f"{spec}: an ONNX file can teach but not be trained; name a timm/ or python/ model")
     return load(to_train(spec))
-
-
-def to_train(spec: str) -> str:
-    """The spec of a model to train: timm's start from random weights unless it says otherwise."""
-    if not spec.startswith("timm/") or "pretrained=" in spec:
-        return spec
-    return f"{spec}{'&' if '?' in spec else '?'}pretrained=false"
-
-
-def model_name(spec: str) -> str:
-    """A spec without source and options, for headings."""
-    return spec.partition("?")[0].partition("/")[2]

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eyespot.encoders.base import Encoder
 from eyespot.specs import nearest_names, read_options, write_options
+
+if TYPE_CHECKING:
+    from eyespot.encoders.base import Encoder
 
 
 @dataclass(frozen=True)

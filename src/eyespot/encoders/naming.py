@@ -6,8 +6,6 @@ import itertools
 import re
 from collections.abc import Iterable
 
-from torch import nn
-
 from eyespot.specs import read_options
 
 
@@ -19,6 +17,8 @@ def has_random_weights(spec: str) -> bool:
 
 def short_names(specs: Iterable[str]) -> list[str]:
     """A short unique name for each spec: "onnx/a/depth.onnx" -> "depth", "run/runs/x/experts/what" -> "what"."""
+    from torch import nn  # here, since whoever only writes specs needs no torch
+
     names: list[str] = []
     taken = nn.ModuleDict()  # torch refuses modules named like its own attributes ("keys")
     for spec in specs:
@@ -28,3 +28,15 @@ def short_names(specs: Iterable[str]) -> list[str]:
         numbered = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
         names.append(next(name for name in numbered if name not in names and not hasattr(taken, name)))
     return names
+
+
+def to_train(spec: str) -> str:
+    """The spec of a model to train: timm's start from random weights unless it says otherwise."""
+    if not spec.startswith("timm/") or "pretrained=" in spec:
+        return spec
+    return f"{spec}{'&' if '?' in spec else '?'}pretrained=false"
+
+
+def model_name(spec: str) -> str:
+    """A spec without source and options, for headings."""
+    return spec.partition("?")[0].partition("/")[2]

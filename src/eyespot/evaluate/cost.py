@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.results import Column, Metric
 from eyespot.flops import flop_counter
 

@@ -12,44 +12,23 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import field
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from eyespot.config import STRICT
 from eyespot.encoders.base import Encoder
 from eyespot.engine.callbacks import Callback, Students
 from eyespot.engine.metrics import RunLog, read_lines
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.config import ProbesConfig
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.run_tasks import open_all, read_sources, task_arguments, task_sources
 from eyespot.evaluate.tasks import TASKS, EvaluationTask
 from eyespot.specs import lookup
 
 QUICK_TASKS = ("knn", "segmentation")
 BATCH_SIZE = 16  # small: a probe that is told to stop does so after a batch
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ProbesConfig:
-    """What is measured of a model while it is trained. It changes nothing in the training."""
-
-    every: int = Field(default=0, ge=0)
-    """Steps between two probes, which run in the background; every stage also ends with one. 0 for none."""
-    tasks: list[str] = field(default_factory=list)
-    """Tasks of `eyespot evaluate`. Empty: those that data names, else knn and segmentation."""
-    data: list[str] = field(default_factory=lambda: ["toybox"])
-    """toybox, or TASK=FOLDER for each task, as for `eyespot evaluate`."""
-    limit: int = Field(default=300, gt=0)
-    """At most this many pictures per split."""
-    size: int | None = Field(default=None, gt=0)
-    """Side of the pictures in pixels, the same in all stages; the largest that the student is trained at if None."""
-    device: Literal["same", "cpu"] = "same"
-    """Where the copy of the model is: where it is trained, or on the CPU, which saves the device's memory."""
 
 
 class Probes:

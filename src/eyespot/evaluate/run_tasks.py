@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from eyespot.data.sets import ToyboxConfig, ToyboxData, find_opener
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable

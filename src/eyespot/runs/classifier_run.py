@@ -20,20 +20,19 @@ from eyespot.config import STRICT
 from eyespot.data import DataConfig, plain_list_of_sources
 from eyespot.data.labelled.labels import Classes, classes_of
 from eyespot.data.sources.opening import open_source
-from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent, LabelConfig
-from eyespot.distill.classes.method_settings import MethodSettings
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
+from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.methods import method_class
-from eyespot.distill.classes.mixing import MixConfig
-from eyespot.distill.warm_start import model_name, new_encoder, to_train
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_classifier, load_encoder
 from eyespot.encoders.lineage import lineage
-from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.naming import has_random_weights, model_name, short_names, to_train
 from eyespot.encoders.permissive import require_permissive
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.run import RunFolder, as_plain
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import ResultTable, evaluate
-from eyespot.evaluate.during_training import ProbesConfig
+from eyespot.evaluate.config import ProbesConfig
 from eyespot.evaluate.protocols.classification import class_places
 from eyespot.files import atomic_write_text
 from eyespot.randomness import seed_everything

@@ -18,7 +18,8 @@ from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
-from eyespot.evaluate.during_training import Probes, ProbesConfig
+from eyespot.evaluate.config import ProbesConfig
+from eyespot.evaluate.during_training import Probes
 from eyespot.files import atomic_write_text
 
 FAILURES_FILE = "unreadable.json"

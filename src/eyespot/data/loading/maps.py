@@ -12,7 +12,8 @@ from torch import Tensor
 from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
 from eyespot.data.loading.batch_loader import BatchLoader, BatchReader
 from eyespot.data.loading.sampling import SamplingPlan
-from eyespot.data.views.paired import PairedViewConfig, paired_view
+from eyespot.data.views.config import PairedViewConfig
+from eyespot.data.views.paired import paired_view
 from eyespot.dense_tasks import DenseTask
 
 

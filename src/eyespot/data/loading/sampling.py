@@ -21,13 +21,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
+from eyespot.data.loading.config import BatchComposition
 from eyespot.randomness import numpy_generator
-
-BatchComposition = Literal["mixed", "homogeneous"]
 
 _SMALLEST_BLOCK = 1024
 _RAREST = 2**20

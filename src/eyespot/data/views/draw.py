@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import ConfigDict, Field, model_validator
-from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
-from eyespot.config import Probability
+from eyespot.data.views.config import EraseMode, ViewConfig
 from eyespot.data.views.pixels import blurred, channel_means, recoloured, resized, solarized
-from eyespot.data.views.strong import EraseMode, check_policy, draw_erased, erase, randaugment
+from eyespot.data.views.strong import draw_erased, erase, randaugment
 from eyespot.randomness import Key, numpy_generator, seed_of
-
-Strength = Annotated[float, Field(ge=0, le=1)]
 
 BLUR_REFERENCE = 224
 """Side in pixels of the view in whose pixels `blur_sigma` is given (DINOv2's global crops)."""
@@ -36,98 +31,6 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 _GREY = np.tile(_LUMA, (3, 1))
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
-
-
-@validated_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class ViewConfig:
-    """How views are drawn. The defaults are ours, close to DINOv2's global crops."""
-
-    scale: tuple[float, float] = (0.32, 1.0)
-    """Smallest and largest share of the picture's area that a crop covers."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest width / height of a crop, before it becomes square."""
-    flip: Probability = 0.5
-    """Probability of a horizontal flip."""
-    jitter: Probability = 0.8
-    """Probability that the four colour changes below happen."""
-    brightness: Strength = 0.4
-    """Brightness is multiplied by a factor within 1 - this and 1 + this."""
-    contrast: Strength = 0.4
-    """Contrast is multiplied by a factor within 1 - this and 1 + this."""
-    saturation: Strength = 0.2
-    """Saturation is multiplied by a factor within 1 - this and 1 + this."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Hue is turned by at most this share of the colour circle, either way."""
-    grayscale: Probability = 0.0
-    """Probability that all colour is taken away."""
-    blur: Probability = 0.55
-    """Probability of a Gaussian blur."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Smallest and largest standard deviation of the blur, in pixels of a view of 224 (it grows with the view)."""
-    solarize: Probability = 0.1
-    """Probability that all values from 128 on are inverted."""
-    randaugment: str | None = None
-    """RandAugment in timm's notation, e.g. rand-m7-mstd0.5, between flip and colour changes; None for none. timm drops
-    its colour jitter then: set `jitter` 0 to do likewise."""
-    erase: Probability = 0.0
-    """Probability that a rectangle of 2 % to a third of the view is erased, last of all."""
-    erase_mode: EraseMode = "const"
-    """What fills it: const, ImageNet's mean colour; pixel, noise in each pixel with ImageNet's mean and deviation."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"scale must be two shares of the area, 0 < smallest <= largest <= 1, not {self.scale}")
-        low, high = self.ratio
-        if not 0 < low <= high < math.inf:
-            raise ValueError(f"ratio must be two aspect ratios, 0 < smallest <= largest, not {self.ratio}")
-        low, high = self.blur_sigma
-        if not 0 < low <= high < math.inf:
-            raise ValueError(f"blur_sigma must be 0 < smallest <= largest, in pixels, not {self.blur_sigma}")
-        if self.randaugment is not None:
-            check_policy(self.randaugment)
-        return self
-
-    @classmethod
-    def plain(cls) -> ViewConfig:
-        """No augmentation: the largest square in the middle of the picture, colours as they are."""
-        return cls(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0, blur=0, solarize=0)
-
-    @classmethod
-    def classifier(
-        cls,
-        randaugment: str | None = None,
-        erase: float = 0.0,
-        erase_mode: EraseMode = "const",
-        color_jitter: float = 0.4,
-    ) -> ViewConfig:
-        """What timm's training script shows a classifier under options of the same names.
-
-        Crops of 8 to 100 % of the picture, flips, RandAugment or, without it, changes of brightness, contrast and
-        saturation, then erasing. Crops are resized bicubically here; timm takes bilinear or bicubic at random.
-        """
-        strength = 0.0 if randaugment else color_jitter
-        return cls(
-            scale=(0.08, 1.0),
-            jitter=float(strength > 0),
-            brightness=strength,
-            contrast=strength,
-            saturation=strength,
-            hue=0,
-            blur=0,
-            solarize=0,
-            randaugment=randaugment,
-            erase=erase,
-            erase_mode=erase_mode,
-        )
-
-    def as_setting(self) -> dict[str, Any]:
-        """All fields as plain values, but for strong augmentation that is off: what was kept before there was any stays
-        valid.
-        """
-        strong = {"randaugment", "erase", "erase_mode"} if not (self.randaugment or self.erase) else set()
-        return {name: value for name, value in asdict(self).items() if name not in strong}
 
 
 @dataclass(frozen=True)

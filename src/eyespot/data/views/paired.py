@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, model_validator
-from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
-from eyespot.config import Probability
 from eyespot.data.labelled.colours import distorted, draw_distortion
 from eyespot.data.labelled.points import mirrored_types
 from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.views.config import PairedViewConfig
 from eyespot.data.views.resizing import nearest_pixels, resized_image, resized_label
 from eyespot.dense_tasks import IGNORE, DenseTask
 from eyespot.randomness import Key, numpy_generator
@@ -29,39 +26,7 @@ from eyespot.randomness import Key, numpy_generator
 FILL = (124, 116, 104)
 """ImageNet's mean colour, which surrounds pictures that are smaller than the view: 0 after normalising."""
 
-Side = Annotated[int, Field(ge=1)]
-
 _CROPS = 11  # one, and ten more if it shows too much of one class
-
-
-@validated_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class PairedViewConfig:
-    """How views of pictures with labels are drawn. The defaults are SAK's."""
-
-    size: tuple[Side, Side]
-    """Height and width of a view in pixels."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor by which a picture is scaled first. Depths are divided by it: what looks twice as
-    large is half as far."""
-    most_of_one_class: Probability = 0.75
-    """Largest share of the labelled pixels of a crop that one class of "segmentation" may have; another crop is drawn,
-    up to ten times, while it has more. 1 takes every crop."""
-    flip: Probability = 0.5
-    """Probability of a horizontal flip."""
-    colours: bool = True
-    """Whether brightness, contrast, saturation and hue change; see `eyespot.data.labelled.colours`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.scale
-        if not 0 < low <= high < float("inf"):
-            raise ValueError(f"scale must be two factors, 0 < smallest <= largest, not {self.scale}")
-        return self
-
-    @classmethod
-    def plain(cls, size: tuple[int, int]) -> PairedViewConfig:
-        """No augmentation: the picture as it is, cut at random if it is larger than the view."""
-        return cls(size=size, scale=(1.0, 1.0), most_of_one_class=1.0, flip=0.0, colours=False)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,17 @@ draws from global generators inside; it is given them seeded, and they are put b
 from __future__ import annotations
 
 import math
-import re
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from eyespot.data.views.config import EraseMode
 from eyespot.randomness import Key, library_draws, numpy_generator
 
-EraseMode = Literal["const", "pixel"]
 Box = tuple[float, float, float, float]
 
 ERASED_AREA = (0.02, 1 / 3)
@@ -29,28 +28,6 @@ ERASED_RATIO = (0.3, 1 / 0.3)
 _TRIES = 10
 _MEAN = 255 * np.array(IMAGENET_DEFAULT_MEAN)
 _STD = 255 * np.array(IMAGENET_DEFAULT_STD)
-_SECTION = re.compile(r"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3a|3aw)")
-
-
-def check_policy(policy: str) -> None:
-    """Refuses what is no RandAugment policy; timm passes over some misspelt sections in silence.
-
-    Args:
-        policy: as in timm, "rand" and sections in any order: `m9` magnitude, `n2` operations per picture, `mstd0.5`
-            noise of the magnitude, `mmax10` its bound, `p0.5` probability of each operation, `inc1` operations that all
-            get stronger with the magnitude, `tweights`, `t3a` or `t3aw` another choice of operations.
-
-    Raises:
-        ValueError: a section means nothing.
-    """
-    first, *sections = policy.split("-")
-    wrong = [section for section in sections if not _SECTION.fullmatch(section)]
-    if first != "rand" or wrong:
-        named = f"{wrong[0]!r} means nothing" if first == "rand" else "it does not begin with rand"
-        raise ValueError(
-            f"randaugment {policy!r}: {named}. Write timm's notation, for example rand-m9-mstd0.5-inc1, with sections "
-            "m, n, mstd, mmax, inc (whole numbers but for mstd), p (0 to 1) and tweights, t3a or t3aw"
-        )
 
 
 def randaugment(picture: Image.Image, policy: str, seed: int) -> Image.Image:
@@ -58,7 +35,7 @@ def randaugment(picture: Image.Image, policy: str, seed: int) -> Image.Image:
 
     Args:
         picture: 8-bit RGB.
-        policy: see `check_policy`.
+        policy: see `eyespot.data.views.config.check_policy`.
         seed: of the draw.
 
     Returns:

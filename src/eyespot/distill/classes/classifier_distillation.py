@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as validated_dataclass
 from torch import Tensor
 
-from eyespot.config import STRICT
+from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.logit_losses import binary_cross_entropy, cross_entropy
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.methods import make_method, method_class
-from eyespot.distill.classes.mixing import MixConfig, is_labelled, mix
+from eyespot.distill.classes.mixing import is_labelled, mix
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, output_shape
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import token_count
@@ -33,17 +29,6 @@ LABEL_LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy}
 
 CERTAINLY_NOT = -30.0
 """A logit whose sigmoid cross-entropy with "no" is 0 in float32."""
-
-
-@validated_dataclass(frozen=True, kw_only=True, config=STRICT)
-class LabelConfig:
-    """What the pictures' own labels say."""
-
-    loss: Literal["ce", "bce"] = "ce"
-    """ce: cross-entropy, summed over classes; bce: sigmoid cross-entropy, averaged over classes, which beside a teacher
-    is nearly silent (VanillaKD)."""
-    weight: float = Field(default=1.0, ge=0)
-    """Weight of this term; 0 learns from the teacher alone, from pictures without labels."""
 
 
 @dataclass(frozen=True)

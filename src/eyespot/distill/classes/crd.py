@@ -9,8 +9,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.logit_losses import in_float32
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, OutputShape
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.logit_losses import ofa
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, OutputShape, require_same_classes, require_taps
 
 LAST_STAGE = 4

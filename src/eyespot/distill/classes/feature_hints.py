@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.exits import grid_side
 from eyespot.distill.classes.logit_losses import in_float32
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, OutputShape, require_taps
 from eyespot.features import resize_map
 

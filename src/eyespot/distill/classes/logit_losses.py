@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OfaForm = Literal["code", "paper"]
+from eyespot.distill.classes.config import OfaForm
+
 Arguments = ParamSpec("Arguments")
 
 LEAST_SPREAD = 1e-8

@@ -9,10 +9,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from eyespot.distill.classes import logit_losses
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.classes.crd import ContrastiveKD
 from eyespot.distill.classes.exits import OneForAll
 from eyespot.distill.classes.feature_hints import CorrelationCongruence, FitNet, RelationalKD
-from eyespot.distill.classes.method_settings import MethodSettings
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, OutputShape, output_shape, require_same_classes
 from eyespot.specs import lookup
 

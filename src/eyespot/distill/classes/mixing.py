@@ -8,30 +8,11 @@ picture B - 1 - i; timm's functions draw the rectangle and mix the labels.
 from __future__ import annotations
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 from torch import Tensor
 
-from eyespot.config import Probability
+from eyespot.distill.classes.config import MixConfig
 from eyespot.randomness import Key, library_draws, numpy_generator
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class MixConfig:
-    """How the pictures and labels of a batch are mixed; by default not at all."""
-
-    mixup: float = Field(default=0.0, ge=0)
-    """Mixup: the share of the first picture is drawn from Beta(this, this); 0 for none."""
-    cutmix: float = Field(default=0.0, ge=0)
-    """CutMix: the area left of the first picture is drawn from Beta(this, this); 0 for none."""
-    probability: Probability = 1.0
-    """Probability that a batch is mixed."""
-    switch_probability: Probability = 0.5
-    """With both, the probability that a batch that is mixed gets CutMix."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """This much of each label is spread evenly over all classes, mixed or not. It is in the targets, so no loss may
-    smooth them again."""
 
 
 def mix(

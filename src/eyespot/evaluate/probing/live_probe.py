@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eyespot.data.labelled.base import DensePictures
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.randomness import numpy_generator, seed_of
 

@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import FeatureBank, eval_mode, read_ahead
+from eyespot.evaluate.extraction import FeatureBank, eval_mode, read_ahead
 
 BELOW_ONE = 1 - 1e-7
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import MatchingData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.probing.probe import sample
 
 CELLS = 48

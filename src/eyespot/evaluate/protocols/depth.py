@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eyespot.data.labelled.base import DepthData
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import FeatureBank, eval_mode
+from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.evaluate.probing.dense_views import DepthViews, depth_view
 from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step

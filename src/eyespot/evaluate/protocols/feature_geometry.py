@@ -13,7 +13,7 @@ from torch import Tensor
 from eyespot.data.labelled.base import Pictures
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.randomness import torch_generator
 
 RANKME_EPSILON = 1e-7

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.probing.logistic import STRENGTHS, logistic_accuracy
 from eyespot.evaluate.protocols.linear import with_labels
 from eyespot.randomness import torch_generator

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 
 PUBLISHED_KS = (10, 20, 100, 200)  # the list of EUPE's and DINO's code
 CHUNK = 2**26  # numbers in a block of similarities (256 MiB): ImageNet's training set is asked 52 pictures at a time

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.probing.logistic import STRENGTHS, Labelled, logistic_accuracy
 
 READING_GRID = (4, 4)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import NormalsData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.probing.live_probe import changed
 from eyespot.evaluate.probing.probe import ProbeConfig, linear_head, predictions, train_probe, upsampled
 

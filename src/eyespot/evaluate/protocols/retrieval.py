@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eyespot.data.labelled.base import RetrievalData
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.zero_shot import text_space
 
 RANKS = (1, 5, 10)

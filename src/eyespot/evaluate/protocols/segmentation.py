@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from eyespot.data.labelled.base import SegmentationData
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import FeatureBank, eval_mode
+from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.evaluate.probing.dense_views import SegmentationViews, resized_bilinear, segmentation_view, short_side_size
 from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step

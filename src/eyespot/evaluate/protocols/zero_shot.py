@@ -22,7 +22,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.naming import short_names
 from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower, read_templates
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 
 EMBEDDING_SUFFIXES = (".npy", ".safetensors")
 

@@ -28,16 +28,16 @@ from eyespot.config import STRICT
 from eyespot.data import DataConfig, plain_list_of_sources
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.committee import Committee, load_committee
-from eyespot.distill.warm_start import model_name, new_encoder, to_train
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.lineage import lineage
-from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.naming import has_random_weights, model_name, short_names, to_train
 from eyespot.encoders.permissive import require_permissive
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.run import RunFolder, as_plain
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import ResultTable
-from eyespot.evaluate.during_training import ProbesConfig
+from eyespot.evaluate.config import ProbesConfig
 from eyespot.files import atomic_write_text
 from eyespot.report.pages.run import RunStory, write_run_report, write_student
 from eyespot.runs.settings import RUNTIME_ONLY

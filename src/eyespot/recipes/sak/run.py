@@ -21,19 +21,19 @@ from eyespot.data import DataConfig, plain_list_of_sources
 from eyespot.data.loading.batch_loader import BatchLoader
 from eyespot.data.loading.maps import MultiTaskLoader
 from eyespot.data.sets.opening import open_multitask
-from eyespot.data.views.paired import PairedViewConfig
-from eyespot.distill.warm_start import model_name, new_encoder, to_train
+from eyespot.data.views.config import PairedViewConfig
+from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.multitask import MultiTaskEncoder, make_multitask_encoder
 from eyespot.encoders.multitask.model import RouterKind
-from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.naming import has_random_weights, model_name, short_names, to_train
 from eyespot.encoders.permissive import require_permissive
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.run import RunFolder, as_plain
 from eyespot.engine.strategy import start_fabric, whole
 from eyespot.evaluate import ResultTable, evaluate
-from eyespot.evaluate.during_training import ProbesConfig
+from eyespot.evaluate.config import ProbesConfig
 from eyespot.evaluate.protocols.multitask.table import with_delta_m
 from eyespot.files import atomic_write_text
 from eyespot.randomness import seed_everything

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.classification import answers, class_places, confusion
 from eyespot.report.drawing.plots import style
 from eyespot.report.exhibits.figures import AnyFigure, Figure, svg_of

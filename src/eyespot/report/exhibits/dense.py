@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eyespot.data.labelled.base import DepthData, NormalsData, SegmentationData
 from eyespot.data.loading.sampling import spread
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.probing.live_probe import changed
 from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, train_probe, upsampled
 from eyespot.evaluate.protocols import depth, normals, segmentation

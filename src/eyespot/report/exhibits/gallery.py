@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
 from eyespot.files import atomic_path
 from eyespot.report.exhibits.figures import AnyFigure

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eyespot.data.labelled.base import MatchingData, PointPair
 from eyespot.data.loading.sampling import spread
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.correspondence import correct_points, match
 from eyespot.report.exhibits.figures import AnyFigure, PictureStrips, Strip, StripGroup
 from eyespot.report.exhibits.gallery import Looks

@@ -17,7 +17,7 @@ from eyespot.data.labelled.base import TensorPictures
 from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
 from eyespot.data.loading.sampling import spread
 from eyespot.dense_tasks import IGNORE, DenseTask, Kind
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.multitask import METRICS, metric_for, predicted, shared_tasks
 from eyespot.evaluate.protocols.multitask.routing import expert_names, has_routers, router_weights
 from eyespot.report.drawing.colours import UNKNOWN

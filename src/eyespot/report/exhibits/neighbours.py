@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures
 from eyespot.data.loading.sampling import spread
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.knn import nearest
 from eyespot.report.exhibits.figures import AnyFigure, PictureStrips, Strip, StripGroup, as_bytes
 from eyespot.report.exhibits.gallery import Looks

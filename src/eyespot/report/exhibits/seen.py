@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.feature_geometry import norm_outliers
 from eyespot.report.drawing.colours import in_colours, stops
 from eyespot.report.exhibits.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, as_bytes

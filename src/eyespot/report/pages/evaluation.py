@@ -21,7 +21,7 @@ from eyespot.data.labelled.base import (
 from eyespot.data.loading.sampling import spread
 from eyespot.encoders import Encoder
 from eyespot.encoders.lineage import Teacher, describe
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable

@@ -18,7 +18,7 @@ from eyespot.encoders.licenses import hub_license, verdict
 from eyespot.encoders.lineage import Teacher
 from eyespot.engine.run import RunFolder
 from eyespot.evaluate.during_training import read_probes
-from eyespot.evaluate.extract import FeatureBank
+from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.exhibits.curves import probe_curves, read_metrics, training_curves
 from eyespot.report.exhibits.figures import AnyFigure

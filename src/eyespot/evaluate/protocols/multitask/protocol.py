@@ -14,7 +14,7 @@ from eyespot.data.sets import ToyboxData
 from eyespot.data.sets.opening import open_multitask
 from eyespot.dense_tasks import DenseTask
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import FeatureBank, eval_mode
+from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.evaluate.protocols.multitask.boundary import THRESHOLDS
 from eyespot.evaluate.protocols.multitask.metrics import DenseMetric, metric_for, metric_name

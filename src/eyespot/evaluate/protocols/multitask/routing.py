@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder
-from eyespot.evaluate.extract import eval_mode
+from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.protocols.multitask.protocol import padded
 
 

@@ -1,15 +1,15 @@
-"""Every hyper-parameter of every method, under one class."""
+"""What there is to decide about the distillation of classifiers: labels, mixing, every method's hyper-parameters."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from eyespot.config import STRICT
-from eyespot.distill.classes.logit_losses import OfaForm
+from eyespot.config import STRICT, Probability
 
+OfaForm = Literal["code", "paper"]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Stage = Annotated[int, Field(ge=1, le=4)]
@@ -75,3 +75,31 @@ class MethodSettings:
                 f"and a last one for the student's own logits); got {len(self.ofa_exponents)}"
             )
         return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LabelConfig:
+    """What the pictures' own labels say."""
+
+    loss: Literal["ce", "bce"] = "ce"
+    """ce: cross-entropy, summed over classes; bce: sigmoid cross-entropy, averaged over classes, which beside a teacher
+    is nearly silent (VanillaKD)."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of this term; 0 learns from the teacher alone, from pictures without labels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MixConfig:
+    """How the pictures and labels of a batch are mixed; by default not at all."""
+
+    mixup: float = Field(default=0.0, ge=0)
+    """Mixup: the share of the first picture is drawn from Beta(this, this); 0 for none."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """CutMix: the area left of the first picture is drawn from Beta(this, this); 0 for none."""
+    probability: Probability = 1.0
+    """Probability that a batch is mixed."""
+    switch_probability: Probability = 0.5
+    """With both, the probability that a batch that is mixed gets CutMix."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """This much of each label is spread evenly over all classes, mixed or not. It is in the targets, so no loss may
+    smooth them again."""
