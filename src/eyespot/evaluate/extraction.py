@@ -131,8 +131,11 @@ class FeatureBank:
     """One encoder's features of every set of pictures that has been asked for, each extracted once.
 
     Args:
-        encoder, size, batch_size, folder: see `extract`.
-        progress: see `extract`.
+        encoder: see `extract`, as for all the others.
+        size: likewise.
+        batch_size: likewise.
+        progress: likewise.
+        folder: likewise.
     """
 
     def __init__(
