@@ -1,6 +1,6 @@
 """Makes the repository's own links work on the site.
 
-In the repository a page links to files by their place: `../README.md`, `../benchmarks/results/soak.md`, `../src/eyespot/...`.
+In the repository a page links to files by their place: `../README.md`, `../benchmarks/results/soak.md`, `../src/...`.
 The site is built from `docs/`. So whatever is linked and lies elsewhere joins the site: README.md as the home page,
 markdown as a page, Python as a page of code, anything else as a file; and links are rewritten to where it is there.
 """

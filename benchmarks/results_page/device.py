@@ -53,8 +53,9 @@ def int8() -> dict[str, Any]:
         for file, row in found["files"].items():
             metrics = row["metrics"]
             losses += [metrics[key]["loss"] for key in ("knn/accuracy", "segmentation/mIoU")]
-            lines.append([model, file, number(row["megabytes"]), *_losses(metrics)])
-    head = ["model", "file", "MB", "k-NN, points", "mIoU, points", "depth RMSE, %"]
+            cosines = [_small(1 - row["cosine"][part]) for part in ("summary", "patches")]
+            lines.append([model, file, number(row["megabytes"]), *cosines, *_losses(metrics)])
+    head = ["model", "file", "MB", "1 − cosine, summary", "patches", "k-NN, points", "mIoU, points", "depth RMSE, %"]
     return {
         "table": table(head, lines, 2),
         "largest": max(losses),
@@ -75,6 +76,10 @@ def reparameterized() -> dict[str, Any]:
         lines.append([f"`{group['model']}`", number(row["eager"]["latency_ms"], 0), *ratios])
     head = ["model", "training form, ms", "fused, eager, ×", "fused, ONNX Runtime, ×", "fused, OpenVINO, ×"]
     return {"table": table(head, lines), "size": data["groups"][0]["size"][0], "made": made_on("reparameterized")}
+
+
+def _small(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
 
 
 def _group(model: str, side: int) -> Group:

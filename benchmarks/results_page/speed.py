@@ -9,6 +9,7 @@ from results_page.numbers import listed, load, made_on, number
 from results_page.tables import table
 
 PROFILED = "ViT-T, bfloat16, cached teachers"
+ALONE = "ready in memory"
 LOOKS = {"peers_speed": "first look", "peers_speed_long": "second look", "peers_speed_vit": "third look"}
 
 
@@ -20,6 +21,7 @@ def speed() -> dict[str, Any]:
     quartiles = load("step_overhead")["ratio_quartiles"]
     return {
         "table": table(["what", "measured", "script"], rows, 3),
+        "cache": _cache_table(),
         "engine_adds_nothing": quartiles[0] <= 1 <= quartiles[1],
         "cache_adds_nothing": cached["smallest"] <= 1 <= cached["largest"],
         "made": made_on(*used),
@@ -51,12 +53,14 @@ def peers() -> dict[str, Any]:
 def quality() -> dict[str, Any]:
     """What a student is worth after equal training, one seed."""
     data = load("peers_quality")
-    columns = {"knn": "k-NN, %", "segmentation": "mIoU, %", "cpu seconds": "CPU seconds"}
+    patches = {f"{teacher} patch": f"patches of *{teacher}*" for teacher in data["settings"]["teachers"]}
+    columns = {"knn": "k-NN, %", "segmentation": "mIoU, %", **patches, "cpu seconds": "CPU seconds"}
     lines = []
     for name, seeds in data["rows"].items():
         row = seeds[0]
         shares = [number(row[key] * 100) for key in ("knn", "segmentation")]
-        lines.append([name, *shares, number(row["cpu seconds"], 0) if "cpu seconds" in row else ""])
+        known = [number(row[key], 2) for key in patches]
+        lines.append([name, *shares, *known, number(row["cpu seconds"], 0) if "cpu seconds" in row else ""])
     settings = data["settings"]
     seeds = len(settings["seeds"])
     return {
@@ -104,6 +108,25 @@ def _caches() -> Iterator[list[str]]:
         f"backward pass, {_share(pictures, after)} the pictures",
         "`step_profile.py`",
     ]
+
+
+def _cache_table() -> str:
+    """What the precisions of the teacher cache cost and save."""
+    lines = []
+    for name, arm in load("cached_training")["arms"].items():
+        live, off = arm["times_faster_than_live"], arm["loss_off_live"]
+        size = "" if arm["bytes_per_row"] is None else number(sum(arm["bytes_per_row"].values()) / 1000, 0)
+        loss = "" if off is None else f"{100 * off['mean']:.2f} ({100 * off['largest']:.2f})"
+        ratio = f"{_median(arm['times_student_alone'])} ({_ends(arm['times_student_alone'])})"
+        lines.append([ALONE if name == "alone" else name, ratio, f"{_median(live)} ({_ends(live)})", size, loss])
+    head = [
+        "targets",
+        "times the student alone",
+        "times as fast as live",
+        "kB a row",
+        "loss off live, %, mean (largest)",
+    ]
+    return table(head, lines)
 
 
 def _teachers() -> Iterator[list[str]]:

@@ -58,6 +58,7 @@ def audit() -> dict[str, Any]:
     data = load("committee_audit")
     cost = sum(data["minutes"].values())
     return {
+        "table": _verdicts(data),
         "same_sign": data["same_sign"],
         "agree": data["verdicts_agree"],
         "rho": number(data["spearman"]["rho"], 2),
@@ -67,6 +68,23 @@ def audit() -> dict[str, Any]:
         "settings": data["settings"],
         "made": made_on("committee_audit"),
     }
+
+
+def _verdicts(data: dict[str, Any]) -> str:
+    """By pair: what the audit says, and by how much each one's home task is worse for the other's presence."""
+    harm = {(pair["on"], pair["of"]): pair for pair in data["pairs"]}
+    lines = []
+    for verdict in data["audit"]["verdicts"]:
+        first, second = verdict["first"], verdict["second"]
+        said = f"{verdict['word']} ({_signed(Spread(verdict['interference'], verdict['spread']))})"
+        shown = [_signed(Spread.of(harm[pair]["run"])) for pair in ((first, second), (second, first))]
+        lines.append([f"{first}, {second}", said, *shown])
+    head = ["pair", "audit: loss, %", "run: the first's home task worse by, %", "run: the second's, %"]
+    return table(head, lines, 2)
+
+
+def _signed(share: Spread) -> str:
+    return f"{'+' if share.mean > 0 else ''}{share.times(100).text()}"
 
 
 def _level(rows: dict[str, dict[str, Spread]], name: str) -> bool:
