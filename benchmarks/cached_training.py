@@ -37,6 +37,7 @@ from eyespot.config import build
 from eyespot.data import DataConfig, PictureLoader
 from eyespot.distill.cache import CacheConfig, CachedCommittee, verify
 from eyespot.distill.cache.build import RowLoader, part_of
+from eyespot.distill.cache.opening import cached_committee
 from eyespot.distill.committee import Committee, load_committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.distill.warm_start import new_encoder
@@ -47,10 +48,9 @@ from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
 from eyespot.files import atomic_write_text
 from eyespot.randomness import seed_everything
-from eyespot.recipes.eupe.recipe import EupeConfig
+from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info
-from eyespot.runs.stage import cached_committee
 
 EXPERTS = (
     "semantic_mobilenetv2_in1k.onnx",

@@ -23,7 +23,7 @@ from eyespot.config import build
 from eyespot.distill.warm_start import new_encoder
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.files import atomic_write_text
-from eyespot.recipes.eupe.recipe import EupeConfig, distill
+from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info, read_metrics
 

@@ -40,7 +40,7 @@ from eyespot.plan.shapes import ShapeWorld
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import read_settings
 from eyespot.report import machine_info
-from eyespot.runs.stage import StageOutline
+from eyespot.runs.outline import StageOutline
 
 TEACHER = "timm/vit_tiny_patch16_dinov3_qkvb?pretrained=false"
 CASES = [

@@ -35,8 +35,9 @@ from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.path_costs import path_costs
 from eyespot.files import atomic_write_text
 from eyespot.recipes.presets import read_settings
-from eyespot.recipes.sak.recipe import SakConfig, distill
-from eyespot.recipes.sak.run import SINGLE, STAGE_1
+from eyespot.recipes.sak import SakConfig, distill
+from eyespot.recipes.sak.config import SINGLE
+from eyespot.recipes.sak.recipe import STAGE_1
 from eyespot.report import machine_info
 
 RESULTS = Path(__file__).parent / "results"

@@ -37,6 +37,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 import eyespot.data.loading.pictures
 import eyespot.distill.features.learner
+import eyespot.distill.features.losses
 import eyespot.engine.trainer
 from eyespot import load_encoder
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig, open_source
@@ -220,7 +221,7 @@ def instruments(watch: StopWatch, trainer: Trainer, task: FeatureDistillation, l
         (eyespot.data.loading.pictures, "draw_view", "draw view"),
         (eyespot.data.loading.pictures, "apply_view", "view: crop, resize, colour"),
         (eyespot.distill.features.learner, "resize_pictures", "student: resize pictures"),
-        (eyespot.distill.features.learner, "distillation_losses", "losses"),
+        (eyespot.distill.features.losses.FeatureLoss, "__call__", "losses"),
         (eyespot.engine.trainer.MovingAverage, "update", "moving average"),
         (eyespot.engine.trainer.RunLog, "write", "log lines"),
         (trainer.fabric, "backward", "backward"),

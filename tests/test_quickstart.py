@@ -35,7 +35,8 @@ from eyespot.quickstart import (
 )
 from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, Lessons
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
-from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig
+from eyespot.recipes.eupe import EupeConfig
+from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
 
 TINY = QuickstartLength(scenes=32, expert_steps=2, shorten=0.006, test_scenes=20)
 SEED = 0

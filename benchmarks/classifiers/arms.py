@@ -11,14 +11,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from eyespot.config import build, merged
-from eyespot.distill.classes.classifier_distillation import ClassifierStudent
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.distill.classes.config import MethodSettings
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import load_classifier
 from eyespot.evaluate import evaluate
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
-from eyespot.runs.classifier_run import ClassifierConfig, ClassifierRun
+from eyespot.runs.classifier_config import ClassifierConfig
+from eyespot.runs.classifiers import STAGE, ClassifierRun
 
 Results = dict[str, dict[str, list[float]]]
 """Arm -> metric -> one value per seed."""
@@ -88,7 +89,7 @@ class Bench:
             config = build(ClassifierConfig, merged(self.basis(), settings), name)
             run = ClassifierRun(config, self.work / name)
             classes, names = run.outputs.count, run.outputs.names
-            pupils = {
+            begun = {
                 student_of(arm, seed): ClassifierStudent(
                     new_encoder(one.model, seed, "student", lambda spec: load_classifier(spec, classes, names)),
                     one.method if config.teacher else "none",
@@ -97,7 +98,12 @@ class Bench:
                 for arm, one in arms.items()
                 for seed in self.seeds
             }
-            students = run.train(pupils)
+            pictures = run.open_labelled(begun)
+            task = ClassifierDistillation(
+                begun, run.teacher, label=config.label, mix=config.mix, **run.task_settings(pictures)
+            )
+            run.teach(task, begun, pictures)
+            students = run.load(STAGE, list(begun))
             tasks = ["classification"] if config.label.weight else ["knn", "linear"]
             rows = self.measured(students, tasks, config.student_size)
             atomic_write_text(found, json.dumps(rows))

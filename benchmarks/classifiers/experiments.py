@@ -12,7 +12,7 @@ from arms import Arm, Bench, Results
 
 from eyespot.config import build, merged
 from eyespot.distill.warm_start import new_encoder
-from eyespot.recipes.vanilla_kd.recipe import VanillaKdConfig, distill
+from eyespot.recipes.vanilla_kd import VanillaKdConfig, distill
 
 TEACHER = "timm/resnet10t?channels_last=true"
 SMALL = "timm/test_resnet?channels_last=true"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from eyespot.specs import nearest_names
 
 _Config = TypeVar("_Config")
+T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -18,8 +19,8 @@ def _one_as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value or []
 
 
-OneOrMore = Annotated[list[str], BeforeValidator(_one_as_list)]
-"""A list of texts; in YAML and on the command line a single one may stand by itself."""
+OneOrMore = Annotated[list[T], BeforeValidator(_one_as_list)]
+"""A list of texts; in YAML a single one may stand by itself."""
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -18,7 +18,7 @@ from eyespot.audit.similarity import block_as_map, inner_levels
 from eyespot.audit.subsets import SubsetDistillation, subsets_of
 from eyespot.data import DataConfig
 from eyespot.distill.committee import Committee
-from eyespot.distill.features.losses import distillation_losses
+from eyespot.distill.features.losses import FeatureLoss
 from eyespot.distill.features.standardizers import FeatureStandardizer
 from eyespot.encoders import load_encoder
 from eyespot.engine.trainer import Trainer
@@ -180,7 +180,7 @@ def test_held_out_losses_are_those_of_all_pictures_at_once() -> None:
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
     targets = task.committee({"images": images})
     losses, features = held_out_look(learner, images, 32, targets, batch_size=4)
-    wanted = distillation_losses(learner.heads["red"](features), targets["red"])
+    wanted = FeatureLoss()(learner.heads["red"](features), targets["red"])
     assert list(losses) == ["red"] and len(features) == 10
     assert list(losses["red"].values()) == pytest.approx([loss.item() for loss in wanted], rel=1e-5)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from eyespot.distill.features.losses import distillation_losses
+from eyespot.distill.features.losses import FeatureLoss
 from eyespot.features import Features
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
@@ -77,7 +77,7 @@ def test_the_loop_by_hand_computes_our_losses():
         (teacher - criterion.summary_mean) / criterion.summary_std,
         ((goals - criterion.patch_mean) / criterion.patch_std).mT.unflatten(2, (2, 2)),
     )
-    expected = sum(distillation_losses(predicted, target))
+    expected = sum(FeatureLoss()(predicted, target))
     torch.testing.assert_close(criterion(student, maps, teacher, goals), expected)
 
 

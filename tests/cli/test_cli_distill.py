@@ -10,7 +10,7 @@ from cli_tiny import SMALL_PROXY, config_of, stages_trained
 from eupe_tiny import model_bytes
 from eyespot import load_encoder
 from eyespot.engine.metrics import read_lines
-from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3
+from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
 
 # The contract
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eyespot.evaluate import TASKS
-from eyespot.recipes.eupe.recipe import STAGE_1
+from eyespot.recipes.eupe.config import STAGE_1
 
 # Looking and measuring
 

@@ -50,7 +50,7 @@ def test_terms_are_those_of_the_formulas(loss):
     task = make_task(label=LabelConfig(loss=loss, weight=0.5))
     given = batch()
     found = task(given)
-    student = task.pupils["student"](seen_at(given, 32)).logits
+    student = task.encoders["student"](seen_at(given, 32)).logits
     teacher = task.teacher(seen_at(given, 40)).logits
     expected = {
         "label": 0.5 * module.LABEL_LOSSES[loss](student, given["labels"]),
@@ -65,7 +65,7 @@ def test_terms_are_those_of_the_formulas(loss):
 def test_first_losses_of_a_student_that_knows_nothing():
     """The log of OFA-KD's author begins so: ln K for the labels."""
     task = make_task()
-    for parameter in task.pupils["student"].head.parameters():
+    for parameter in task.encoders["student"].head.parameters():
         torch.nn.init.zeros_(parameter)
     found = task(batch())
     assert found["label"].item() == pytest.approx(math.log(CLASSES), abs=1e-5)

@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.distill.features.losses import cosine_loss, distillation_losses, match_grids, patch_loss, summary_loss
+from eyespot.distill.features.losses import FeatureLoss, cosine_loss, match_grids
 from eyespot.features import Features
+
+LOSS = FeatureLoss()
 
 
 def as_map(vectors):
@@ -19,7 +21,7 @@ def test_cosine_by_hand():
     prediction = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
     target = torch.tensor([[5.0, 5.0], [0.0, -7.0]])
     wanted = ((1 - math.sqrt(0.5)) + 2) / 2
-    assert summary_loss(prediction, target).item() == pytest.approx(wanted, abs=1e-6)
+    assert LOSS.summaries(prediction, target).item() == pytest.approx(wanted, abs=1e-6)
     assert wanted == pytest.approx(1.146447, abs=1e-6)
 
 
@@ -35,7 +37,7 @@ def test_patch_loss_by_hand():
     smooth_l1 = (0.5 + 0.5 + 0 + 0.125 + 0 + 2.5) / 6
     wanted = 0.9 * cosine + 0.1 * smooth_l1
     assert wanted == pytest.approx(0.704089, abs=1e-6)
-    assert patch_loss(prediction, target).item() == pytest.approx(wanted, abs=1e-6)
+    assert LOSS.patches(prediction, target).item() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_against_numpy_on_random_values():
@@ -49,7 +51,7 @@ def test_against_numpy_on_random_values():
     difference = np.abs(prediction - target)
     smooth_l1 = np.where(difference < 1, 0.5 * difference**2, difference - 0.5).mean()
     wanted = 0.9 * cosine(np.moveaxis(prediction, 1, -1), np.moveaxis(target, 1, -1)).mean() + 0.1 * smooth_l1
-    given = patch_loss(torch.from_numpy(prediction), torch.from_numpy(target))
+    given = LOSS.patches(torch.from_numpy(prediction), torch.from_numpy(target))
     assert given.item() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -58,12 +60,12 @@ def test_bounds_and_zero():
     assert cosine_loss(values, 2 * values).item() == pytest.approx(0, abs=1e-6)
     assert cosine_loss(values, -values).item() == pytest.approx(2, abs=1e-6)
     maps = torch.randn(2, 4, 3, 3)
-    assert patch_loss(maps, maps).item() == pytest.approx(0, abs=1e-6)
+    assert LOSS.patches(maps, maps).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_zero_vectors_give_finite_losses_and_gradients():
     prediction = torch.zeros(2, 4, 3, 3, requires_grad=True)
-    loss = patch_loss(prediction, torch.zeros(2, 4, 3, 3))
+    loss = LOSS.patches(prediction, torch.zeros(2, 4, 3, 3))
     loss.backward()
     assert loss.isfinite() and prediction.grad.isfinite().all()
 
@@ -74,10 +76,10 @@ def test_float32_whatever_comes_in_and_around(dtype, autocast):
     prediction = Features(torch.randn(2, 6).to(dtype), torch.randn(2, 5, 4, 4).to(dtype))
     target = Features(torch.randn(2, 6), torch.randn(2, 5, 2, 2))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        given = distillation_losses(prediction, target)
+        given = LOSS(prediction, target)
     exact = prediction.float()
     resized = F.interpolate(target.patches, size=(4, 4), mode="bicubic", align_corners=False)
-    wanted = (summary_loss(exact.summary, target.summary), patch_loss(exact.patches, resized))
+    wanted = (LOSS.summaries(exact.summary, target.summary), LOSS.patches(exact.patches, resized))
     for one, other in zip(given, wanted, strict=True):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
@@ -121,6 +123,6 @@ def test_cosine_and_its_gradient_are_those_of_pytorch(length):
 
 def test_gradients_reach_a_student_with_the_coarser_grid():
     prediction = Features(torch.randn(1, 4, requires_grad=True), torch.randn(1, 3, 2, 2, requires_grad=True))
-    losses = distillation_losses(prediction, Features(torch.randn(1, 4), torch.randn(1, 3, 7, 7)))
+    losses = LOSS(prediction, Features(torch.randn(1, 4), torch.randn(1, 3, 7, 7)))
     sum(losses).backward()
     assert prediction.summary.grad.abs().sum() > 0 and prediction.patches.grad.abs().sum() > 0

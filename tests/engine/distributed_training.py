@@ -22,7 +22,7 @@ from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, 
 from eupe_tiny import all_stages, tiny_config
 from eyespot.engine.divergence import DivergenceError
 from eyespot.engine.strategy import start_fabric
-from eyespot.recipes.eupe.recipe import distill
+from eyespot.recipes.eupe import distill
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eyespot.config import merged
-from eyespot.recipes.eupe.recipe import EupeConfig
+from eyespot.recipes.eupe import EupeConfig
 
 TEACHERS = '''
 import torch

@@ -16,7 +16,7 @@ from eyespot.plan import HARDWARE, Hardware, Plan, UnseenModelError, find_hardwa
 from eyespot.plan.storage import cache_row_bytes, count_pictures
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import read_settings
-from eyespot.runs.stage import StageConfig, StageOutline
+from eyespot.runs.outline import StageConfig, StageOutline
 
 TEACHER, STUDENT = "timm/test_vit2?pretrained=false", "timm/test_vit?pretrained=false"
 DEVICE = Hardware(name="toy", memory_gib=1, bf16_tflops=2, fp32_tflops=1, teacher_utilisation=0.5)

@@ -20,7 +20,7 @@ from eyespot.plan.memory import Memory, largest_fitting, stage_memory
 from eyespot.plan.meter import WorkCounter
 from eyespot.plan.passes import ShapedStage
 from eyespot.plan.shapes import ShapeWorld, StandIn
-from eyespot.runs.stage import StageConfig, StageOutline
+from eyespot.runs.outline import StageConfig, StageOutline
 
 TEACHER = "timm/test_vit2?pretrained=false"
 VIT, CNN = "timm/test_vit?pretrained=false", "timm/test_resnet?pretrained=false"

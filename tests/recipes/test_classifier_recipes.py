@@ -18,7 +18,7 @@ from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import preset_names, read_settings
-from eyespot.runs.classifier_run import STAGE
+from eyespot.runs.classifiers import STAGE
 
 KINDS = ("cross", "disc", "stripes")
 TEACHER = "timm/test_resnet?pretrained=false"
@@ -296,3 +296,13 @@ def test_misspelt_settings_are_answered_with_the_nearest() -> None:
 def test_plans_and_caches_say_what_they_are_for() -> None:
     with pytest.raises(ValueError, match="know recipes that distil features"):
         _ = RECIPES["vanilla_kd"].outline
+
+
+def test_every_recipe_is_its_method_without_a_preset() -> None:
+    """Built in Python from what must be given, each minimises its paper's terms."""
+    given = {"teacher": "onnx/expert.onnx", "data": {}, "training": {"steps": 1, "batch_size": 1, "learning_rate": 1.0}}
+    loss = {"vanilla_kd": ("kd", "bce"), "ofa_kd": ("ofa", "ce"), "ghostnet_v3": ("kd", "ce")}
+    for name, (method, label) in loss.items():
+        config = build(RECIPES[name].config_class, {**given, "student": {"model": "timm/test_vit"}}, name)
+        assert (config.student.method, config.label.loss, config.label.weight) == ([method], label, 1.0)
+        assert (config.method.weight, config.method.temperature, config.method.ofa_stage_weight) == (1.0, 1.0, 1.0)

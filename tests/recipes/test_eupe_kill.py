@@ -10,8 +10,9 @@ import pytest
 
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
 from eyespot.engine.metrics import read_lines
-from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
-from eyespot.runs.stage_training import is_finished
+from eyespot.recipes.eupe import EupeConfig, distill
+from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
+from eyespot.runs.run import is_finished
 from processes import start_process, wait_until
 
 STAGES = (STAGE_1, STAGE_2, STAGE_3)

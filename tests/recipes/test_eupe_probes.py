@@ -11,7 +11,8 @@ from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, writ
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import as_plain
 from eyespot.evaluate.during_training import read_probes
-from eyespot.recipes.eupe.recipe import STAGE_2, STAGE_3, EupeConfig, distill
+from eyespot.recipes.eupe import EupeConfig, distill
+from eyespot.recipes.eupe.config import STAGE_2, STAGE_3
 from processes import start_process, wait_until
 
 STAGES = (STAGE_2, STAGE_3)

@@ -23,7 +23,8 @@ from eyespot.encoders.licenses import Terms
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError, as_plain
 from eyespot.engine.trainer import Trainer
-from eyespot.recipes.eupe.recipe import STAGE_1, STAGE_2, STAGE_3, EupeConfig, distill
+from eyespot.recipes.eupe import EupeConfig, distill
+from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from eyespot.encoders.licenses import Terms, terms_of
 from eyespot.encoders.permissive import require_permissive
 from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
 from eyespot.engine.run import as_plain
-from eyespot.recipes.eupe.recipe import EupeConfig
+from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import preset_names, preset_text, read_settings
 
 PRESETS = ["direct", "laptop", "no_multires", "paper", "permissive", "quickstart"]

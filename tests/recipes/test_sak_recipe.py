@@ -17,8 +17,9 @@ from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import preset_names, read_settings
-from eyespot.recipes.sak.recipe import SakConfig, distill
-from eyespot.recipes.sak.run import FORMS, STAGE_1, STAGE_2
+from eyespot.recipes.sak import SakConfig, distill
+from eyespot.recipes.sak.config import FORMS
+from eyespot.recipes.sak.recipe import STAGE_1, STAGE_2
 
 STEM = "timm/vit_tiny_patch16_224?embed_dim=24&depth=4&num_heads=2&img_size=32"
 NAMES = ("test_vit", "test_resnet")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from eyespot.audit.similarity import Matrix, averaged, joined
 from eyespot.audit.subsets import SubsetLearner
-from eyespot.distill.features.losses import distillation_losses
 from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.probing.similarity import RidgeData, ridge_r2
 from eyespot.features import Features
@@ -21,7 +20,7 @@ CONFLICT_BATCHES = 4
 """Batches over which the cosines of gradients are averaged."""
 
 Losses = dict[str, dict[str, float]]
-"""By teacher: {"summary": ..., "patch": ...}, see `losses.distillation_losses`."""
+"""By teacher: {"summary": ..., "patch": ...}, see `FeatureLoss`."""
 
 
 @torch.no_grad()
@@ -46,7 +45,7 @@ def held_out_look(
             features = learner.encoder(resize_pictures(as_unit_floats(images[part].to(device)), side)).float()
             for name, total in sums.items():
                 target = targets[name][part].to(device)
-                losses = distillation_losses(learner.heads[name](features), target)
+                losses = learner.loss(learner.heads[name](features), target)
                 total += len(target) * torch.stack(losses).cpu()
             seen.append(features.to("cpu"))
     means = {name: (total / len(images)).tolist() for name, total in sums.items()}

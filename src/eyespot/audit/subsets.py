@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import token_count
 from eyespot.distill.features.learner import FeatureLearner
+from eyespot.distill.features.losses import EUPE_LOSS
 from eyespot.distill.features.standardizers import FeatureStandardizer
 from eyespot.distill.side_by_side import SideBySide
 from eyespot.encoders import Encoder
@@ -52,7 +53,7 @@ class SubsetLearner(FeatureLearner):
     def __init__(
         self, encoder: Encoder, adapter_width: int, teacher_dims: Mapping[str, tuple[int, int]], taught_by: Subset
     ) -> None:
-        super().__init__(encoder, adapter_width, teacher_dims)
+        super().__init__(encoder, adapter_width, teacher_dims, EUPE_LOSS)
         for name in teacher_dims:
             if name not in taught_by:
                 del self.heads[name]

@@ -57,9 +57,10 @@ def cache(arguments: Sequence[str]) -> None:
 def _opened(recipe: Any, config: Any) -> tuple[CachedCommittee, PictureLoader]:
     """The cache of a configuration, and the loader of its pictures; all stages with a cache share both."""
     from eyespot.data import PictureLoader
+    from eyespot.distill.cache.opening import cached_committee
     from eyespot.distill.committee import load_committee
     from eyespot.encoders import load_encoder
-    from eyespot.runs.stage import cached_committee, view_size
+    from eyespot.runs.outline import view_size
 
     if config.cache.folder is None:
         raise ValueError("--cache.folder FOLDER is missing: name the folder that keeps the features")

@@ -39,7 +39,7 @@ def recipes(
     if name is None:
         table = Table("recipe", "what goes into what", "paper", "status", "presets")
         for recipe in RECIPES.values():
-            presets = ", ".join(preset_names(recipe.name)) if recipe.module else ""
+            presets = ", ".join(preset_names(recipe.name)) if recipe.config else ""
             table.add_row(recipe.name, recipe.about, recipe.paper, recipe.status, presets)
         Console().print(table)
         return

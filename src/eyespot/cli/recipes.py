@@ -82,7 +82,7 @@ class OwnArguments:
             ValueError: no such recipe, preset or setting.
         """
         if not arguments or arguments[0] in ("-h", "--help"):
-            working = ", ".join(name for name, recipe in RECIPES.items() if recipe.module)
+            working = ", ".join(name for name, recipe in RECIPES.items() if recipe.config)
             print(self.about)
             print(f"Recipes: {working}. `eyespot {self.verb} RECIPE --help` shows all settings.")
             return None

@@ -1,4 +1,4 @@
-"""Students side by side: several learn from one look of the teachers, each as if it were alone (ours)."""
+"""Students side by side: several learn from one pass of the teachers, each as if it were alone (ours)."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ class SideBySide(Task):
     def learner(self, name: str) -> Learner:
         """A student's learner."""
 
-    def teach(self, device: torch.device, *lesson: object) -> dict[str, Tensor]:
-        """Every learner's loss terms for the same lesson, and their plain sum `loss`.
+    def teach(self, device: torch.device, *given: object) -> dict[str, Tensor]:
+        """Every learner's loss terms for the same batch, and their plain sum `loss`.
 
         With several students their names stand in front, `NAME/loss` is the sum of each, and `loss` that of all.
 
         Args:
             device: where the students compute.
-            lesson: what every learner is called with.
+            given: what every learner is called with.
         """
         losses: dict[str, dict[str, Tensor]] = {}
         draws = torch.initial_seed()
         for name, learner in self.learners.items():
             # Every student draws the same (drop path), as if it were alone.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else ()):
-                losses[name] = learner(*lesson)
+                losses[name] = learner(*given)
         seed_torch(seed_of(draws, "next"))  # so that the next micro-batch draws anew
         sums = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
         if len(losses) == 1:

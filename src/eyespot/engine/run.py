@@ -89,6 +89,7 @@ class RunFolder:
 
 
 def as_plain(config: Any) -> dict[str, Any]:
-    """A configuration (a dataclass) as YAML would give it back."""
+    """A configuration (a dataclass) as YAML would give it back; a class's own settings stand before inherited ones."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
+    own_first = [name for kind in type(config).__mro__ for name in vars(kind).get("__annotations__", ())]
+    return {name: plain[name] for name in dict.fromkeys(own_first) if name in plain}

@@ -16,7 +16,7 @@ from eyespot.plan.memory import LEAST, RESERVE, Memory, largest_fitting, stage_m
 from eyespot.plan.passes import ShapedStage
 from eyespot.plan.shapes import PlannedModel, ShapeWorld
 from eyespot.plan.storage import CachePlan, PictureCount, count_pictures, plan_cache
-from eyespot.runs.stage import StageConfig, StageOutline
+from eyespot.runs.outline import StageConfig, StageOutline
 
 HOUR = 3600.0
 

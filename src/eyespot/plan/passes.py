@@ -20,7 +20,7 @@ from eyespot.engine.units import checkpoint_activations, units_of
 from eyespot.pictures import as_unit_floats
 from eyespot.plan.meter import WorkCounter
 from eyespot.plan.shapes import ShapeWorld, StandIn
-from eyespot.runs.stage import StageOutline
+from eyespot.runs.outline import StageOutline
 
 EARLIER_STAGE = "stage:"
 

@@ -21,9 +21,9 @@ from eyespot.engine.run import RunFolder, as_plain
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
 from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert
-from eyespot.recipes.eupe.recipe import EupeConfig, distill
+from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.presets import read_settings
-from eyespot.runs.settings import RUNTIME_ONLY
+from eyespot.runs.config import RUNTIME_ONLY
 
 EXPERT_MODELS = {
     "what": "timm/resnet10t?channels=32,64,128,256&output_stride=16",

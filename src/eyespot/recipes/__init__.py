@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyespot.runs.stage import StageOutline
+    from eyespot.runs.outline import StageOutline
 
 
 @dataclass(frozen=True)
@@ -20,30 +20,28 @@ class Recipe:
         name: as on the command line.
         about: one line.
         paper: where it was published.
-        module: where it is built; None if it is not built yet.
-        config: name of its configuration class in that module.
+        config: name of its configuration class; empty if it is not built yet.
     """
 
     name: str
     about: str
     paper: str
-    module: str | None = None
     config: str = ""
 
     @property
     def status(self) -> str:
         """Either "working" or "planned"."""
-        return "working" if self.module else "planned"
+        return "working" if self.config else "planned"
 
     @property
     def config_class(self) -> Any:
         """The configuration class."""
-        return getattr(self._loaded, self.config)
+        return getattr(self._part("config"), self.config)
 
     @property
     def distill(self) -> Callable[[Any, str | Path], Path]:
         """Trains: (configuration, run folder) -> the student's folder."""
-        function: Callable[[Any, str | Path], Path] = self._loaded.distill
+        function: Callable[[Any, str | Path], Path] = self._part("recipe").distill
         return function
 
     @property
@@ -53,9 +51,9 @@ class Recipe:
         Raises:
             ValueError: the recipe distils no features, which is what plans and caches know about.
         """
-        function: Callable[[Any], list[StageOutline]] | None = getattr(self._loaded, "outline", None)
+        function: Callable[[Any], list[StageOutline]] | None = getattr(self._part("config"), "outline", None)
         if function is None:
-            able = ", ".join(name for name, other in RECIPES.items() if other.module and other.distils_features)
+            able = ", ".join(name for name, other in RECIPES.items() if other.config and other.distils_features)
             raise ValueError(
                 f"`eyespot plan` and `eyespot cache` know recipes that distil features of an encoder ({able}), not "
                 f"{self.name}"
@@ -65,13 +63,13 @@ class Recipe:
     @property
     def distils_features(self) -> bool:
         """Whether it can be planned and its teachers' features cached."""
-        return hasattr(self._loaded, "outline")
+        return hasattr(self._part("config"), "outline")
 
-    @property
-    def _loaded(self) -> Any:
-        if self.module is None:
+    def _part(self, file: str) -> Any:
+        """A file of the recipe's folder: `config` (what there is to decide) or `recipe` (the method)."""
+        if not self.config:
             raise ValueError(f"the recipe {self.name!r} is planned, not built yet; `eyespot recipes` shows which are")
-        return import_module(self.module)
+        return import_module(f"{__name__}.{self.name}.{file}")
 
 
 RECIPES = {
@@ -81,35 +79,30 @@ RECIPES = {
             "eupe",
             "a committee of encoders -> a large proxy -> a compact encoder",
             "EUPE, arXiv 2603.22387",
-            "eyespot.recipes.eupe.recipe",
             "EupeConfig",
         ),
         Recipe(
             "sak",
             "a committee of encoders -> a multi-task model that keeps each one's bias",
             "SAK, arXiv 2410.14633",
-            "eyespot.recipes.sak.recipe",
             "SakConfig",
         ),
         Recipe(
             "vanilla_kd",
             "a classifier -> a compact classifier, plain logits, long schedule",
             "VanillaKD, arXiv 2305.15781",
-            "eyespot.recipes.vanilla_kd.recipe",
             "VanillaKdConfig",
         ),
         Recipe(
             "ofa_kd",
             "a classifier -> a compact classifier of another family",
             "OFA-KD, arXiv 2310.19444",
-            "eyespot.recipes.ofa_kd.recipe",
             "OfaKdConfig",
         ),
         Recipe(
             "ghostnet_v3",
             "a classifier -> a re-parameterised compact CNN",
             "GhostNetV3, arXiv 2404.11202",
-            "eyespot.recipes.ghostnet_v3.recipe",
             "GhostNetV3Config",
         ),
         Recipe("cdfkd_mfs", "several classifiers, no data -> one multi-header classifier", "CDFKD-MFS"),

@@ -54,7 +54,7 @@ class StudentTargets:
         images: [B, 3, S, S] in [0, 1], already mixed.
         labels: what the label loss compares with, float32 [B, K]; None: nothing.
         target: int64 [B], the hard class, see `Method.forward`.
-        teacher: the teacher's look at these images; None without a teacher.
+        teacher: what the teacher says of these images; None without a teacher.
         picture: int64 [B], number of each picture over all sources.
     """
 
@@ -80,28 +80,28 @@ class ClassifierLearner(Learner):
         self.method, self.label, self.size = method, label, size
         self.taps = Taps(encoder) if method.student_taps else None
 
-    def forward(self, lesson: StudentTargets) -> dict[str, Tensor]:
+    def forward(self, targets: StudentTargets) -> dict[str, Tensor]:
         """The term `label`, and those of the method."""
-        pictures = resize_pictures(lesson.images, self.encoder.fitting_size(self.size))
-        look = classifier_output(self.encoder, self.taps, pictures)
+        pictures = resize_pictures(targets.images, self.encoder.fitting_size(self.size))
+        output = classifier_output(self.encoder, self.taps, pictures)
         terms: dict[str, Tensor] = {}
-        if lesson.labels is not None:
+        if targets.labels is not None:
             # A picture without a label costs nothing, whatever the student says.
-            said = look.logits.float().masked_fill(~is_labelled(lesson.labels)[:, None], CERTAINLY_NOT)
-            terms["label"] = self.label.weight * LABEL_LOSSES[self.label.loss](said, lesson.labels)
-        if lesson.teacher is not None:
-            terms |= self.method(look, lesson.teacher, lesson.target, lesson.picture)
+            logits = output.logits.float().masked_fill(~is_labelled(targets.labels)[:, None], CERTAINLY_NOT)
+            terms["label"] = self.label.weight * LABEL_LOSSES[self.label.loss](logits, targets.labels)
+        if targets.teacher is not None:
+            terms |= self.method(output, targets.teacher, targets.target, targets.picture)
         return terms
 
 
 class ClassifierDistillation(SideBySide):
-    """Students -> label loss and method, against one look of the teacher at the same augmented, mixed pictures.
+    """Students -> label loss and method, against one pass of the teacher over the same augmented, mixed pictures.
 
     Several students, or several methods for one architecture, learn from the same pass of the teacher (VanillaKD's code
     does so too); each becomes what it would have become alone.
 
     Args:
-        pupils: students by name.
+        students: students by name.
         teacher: a frozen encoder with a class head (without one for methods on features); None: labels alone.
         label: the label term.
         mix: mixup and cutmix, seen by teacher and students alike.
@@ -120,7 +120,7 @@ class ClassifierDistillation(SideBySide):
 
     def __init__(
         self,
-        pupils: Mapping[str, ClassifierStudent],
+        students: Mapping[str, ClassifierStudent],
         teacher: Encoder | None,
         *,
         label: LabelConfig,
@@ -133,7 +133,7 @@ class ClassifierDistillation(SideBySide):
     ) -> None:
         if teacher is None and label.weight == 0:
             raise ValueError("nothing to learn from: there is no teacher, and the labels' weight is 0")
-        wants = {name: method_class(pupil.method) for name, pupil in pupils.items()}
+        wants = {name: method_class(student.method) for name, student in students.items()}
         teacher_taps = Taps(teacher) if teacher and any(method.teacher_taps for method in wants.values()) else None
         shown = output_shape(teacher, teacher_taps, teacher_size) if teacher else None
 
@@ -141,11 +141,11 @@ class ClassifierDistillation(SideBySide):
             own = output_shape(encoder, Taps(encoder) if wants[name].student_taps else None, student_size)
             if not own.num_classes:
                 raise ValueError(f"student {name!r} ({encoder.name}) has no class head: see load_classifier")
-            pupil = pupils[name]
-            method = make_method(pupil.method if shown else "none", pupil.settings, own, shown or own, sum(sources))
+            student = students[name]
+            method = make_method(student.method if shown else "none", student.settings, own, shown or own, sum(sources))
             return ClassifierLearner(encoder, method, label, student_size)
 
-        super().__init__({name: pupil.encoder for name, pupil in pupils.items()}, learner)
+        super().__init__({name: student.encoder for name, student in students.items()}, learner)
         self.committee = Committee({"teacher": teacher}) if teacher else None
         self.teacher_taps = teacher_taps
         self.label, self.mixing, self.seed = label, mix, seed
@@ -157,16 +157,16 @@ class ClassifierDistillation(SideBySide):
         """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
         images = as_unit_floats(batch["images"])
         labels = self._as_outputs(batch["labels"]) if self.label.weight else None
-        images, targets = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
+        images, soft_labels = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
         teacher = self.teacher_output(images)
-        lesson = StudentTargets(
+        targets = StudentTargets(
             images=images,
-            labels=targets,
-            target=hard_classes(targets, teacher),
+            labels=soft_labels,
+            target=hard_classes(soft_labels, teacher),
             teacher=teacher,
             picture=self.picture_numbers(batch).to(images.device, non_blocking=True),
         )
-        return self.teach(images.device, lesson)
+        return self.teach(images.device, targets)
 
     def _as_outputs(self, labels: Tensor) -> Tensor:
         """Labels of the pictures as numbers of outputs; -1 stays."""
@@ -179,8 +179,9 @@ class ClassifierDistillation(SideBySide):
         if teacher is None:
             return None
         pictures = resize_pictures(images, teacher.fitting_size(self.teacher_size))
-        look = classifier_output(teacher, self.teacher_taps, pictures)
-        return ClassifierOutput(look.logits.float(), look.summary.float(), tuple(tap.float() for tap in look.taps))
+        output = classifier_output(teacher, self.teacher_taps, pictures)
+        taps = tuple(tap.float() for tap in output.taps)
+        return ClassifierOutput(output.logits.float(), output.summary.float(), taps)
 
     def picture_numbers(self, batch: Batch) -> Tensor:
         """Number of each picture of a batch over all sources, int64 [B], on the host."""
@@ -193,14 +194,14 @@ class ClassifierDistillation(SideBySide):
         return dict(self.committee.items())["teacher"] if self.committee else None
 
     @property
-    def pupils(self) -> dict[str, Encoder]:
+    def encoders(self) -> dict[str, Encoder]:
         """The students by name."""
         return {name: self.learner(name).encoder for name in self.learners}
 
     @property
     def num_classes(self) -> int:
         """K, how many outputs the students have."""
-        return next(iter(self.pupils.values())).num_classes
+        return next(iter(self.encoders.values())).num_classes
 
     def learner(self, name: str) -> ClassifierLearner:
         """A student with its method."""
@@ -215,9 +216,9 @@ class ClassifierDistillation(SideBySide):
 
     def tokens(self, batch: Batch) -> int:
         """The largest number of tokens per picture in teacher and students."""
-        looks = [(encoder, self.student_size) for encoder in self.pupils.values()]
-        looks += [(self.teacher, self.teacher_size)] if self.teacher else []
-        return max(token_count(encoder, size) for encoder, size in looks)
+        sized = [(encoder, self.student_size) for encoder in self.encoders.values()]
+        sized += [(self.teacher, self.teacher_size)] if self.teacher else []
+        return max(token_count(encoder, size) for encoder, size in sized)
 
 
 def hard_classes(targets: Tensor | None, teacher: ClassifierOutput | None) -> Tensor:
@@ -225,7 +226,7 @@ def hard_classes(targets: Tensor | None, teacher: ClassifierOutput | None) -> Te
 
     Args:
         targets: [B, K], rows of 0 for pictures without a label; None if no picture has one.
-        teacher: its look; None if all pictures have labels.
+        teacher: its output; None if all pictures have labels.
     """
     if targets is None:
         assert teacher is not None

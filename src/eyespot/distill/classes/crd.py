@@ -34,7 +34,7 @@ class ContrastiveKD(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look.
+        student: shapes of the student's output.
         teacher: shapes of the teacher's.
         pictures: how many the memory holds.
 

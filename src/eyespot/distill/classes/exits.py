@@ -31,9 +31,9 @@ class OneForAll(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look with its four taps. Each tap's own kind decides whether its exit is one
+        student: shapes of the student's output with its four taps. Each tap's own kind decides whether its exit is one
             for maps or for tokens (in the authors' code, the first's does for all).
-        teacher: shapes of the teacher's look; its taps are not used.
+        teacher: shapes of the teacher's output; its taps are not used.
         pictures: not used.
 
     Raises:

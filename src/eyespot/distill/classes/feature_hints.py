@@ -25,7 +25,7 @@ class FitNet(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look with its four taps.
+        student: shapes of the student's output with its four taps.
         teacher: shapes of the teacher's, likewise.
         pictures: not used.
 
@@ -67,7 +67,7 @@ class CorrelationCongruence(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look.
+        student: shapes of the student's output.
         teacher: shapes of the teacher's.
         pictures: not used.
     """
@@ -93,7 +93,7 @@ class RelationalKD(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look.
+        student: shapes of the student's output.
         teacher: shapes of the teacher's.
         pictures: not used.
     """
@@ -184,6 +184,6 @@ def on_grid_of(target: Tensor, maps: Tensor, regressor: nn.Module) -> Tensor:
     return resize_map(regressor(F.adaptive_avg_pool2d(maps, coarser)), (rows, columns))
 
 
-def _channels(look: OutputShape, stage: int) -> int:
-    shape = look.taps[stage - 1]
+def _channels(output: OutputShape, stage: int) -> int:
+    shape = output.taps[stage - 1]
     return shape[0] if len(shape) == 3 else shape[1]

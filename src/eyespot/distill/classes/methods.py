@@ -48,7 +48,7 @@ class LogitMethod(Method):
 
     Args:
         settings: hyper-parameters.
-        student: shapes of the student's look.
+        student: shapes of the student's output.
         teacher: shapes of the teacher's.
         pictures: how many there are to learn from.
 
@@ -138,8 +138,8 @@ def make_method(
     Args:
         name: one of `METHODS`.
         settings: hyper-parameters.
-        student: shapes of the student's look, with those of its taps if the method wants them.
-        teacher: shapes of the teacher's look, likewise.
+        student: shapes of the student's output, with those of its taps if the method wants them.
+        teacher: shapes of the teacher's output, likewise.
         pictures: how many there are over all sources; `picture` of `Method.forward` is below that.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How a classifier looks to a method of distillation, and what a method is."""
+"""What a classifier shows to a method of distillation, and what a method is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClassifierOutput:
 
 @dataclass(frozen=True)
 class OutputShape:
-    """The shapes of a look, without the batch.
+    """The shapes of an output, without the batch.
 
     Attributes:
         num_classes: K.
@@ -67,7 +67,7 @@ class Method(nn.Module, ABC):
     def losses(
         self, student: ClassifierOutput, teacher: ClassifierOutput, target: Tensor, picture: Tensor
     ) -> dict[str, Tensor]:
-        """As `forward`; the teacher's look has no way back for gradients."""
+        """As `forward`; the teacher's output has no way back for gradients."""
 
     def forward(
         self, student: ClassifierOutput, teacher: ClassifierOutput, target: Tensor, picture: Tensor
@@ -75,8 +75,8 @@ class Method(nn.Module, ABC):
         """Named loss terms, weighted, to be summed; the hard-label term is not among them.
 
         Args:
-            student: look of the student, with gradients.
-            teacher: look of the teacher at the same pictures; nothing flows back into it.
+            student: output of the student, with gradients.
+            teacher: output of the teacher for the same pictures; nothing flows back into it.
             target: int64 [B], the hard class: the largest entry of a mixed label, the teacher's choice where a picture
                 has no label.
             picture: int64 [B], number of each picture over all sources.
@@ -89,9 +89,9 @@ class Method(nn.Module, ABC):
 
 @torch.no_grad()
 def output_shape(encoder: Encoder, taps: Taps | None = None, size: int | None = None) -> OutputShape:
-    """The shapes of an encoder's look, found by showing it one black picture.
+    """The shapes of an encoder's output, found by showing it one black picture.
 
-    It looks as in evaluation, so that no statistics change, on whatever device it is; the meta device will do.
+    It runs as in evaluation, so that no statistics change, on whatever device it is; the meta device will do.
 
     Args:
         encoder: a classifier, or any encoder for methods that do not compare logits (0 classes).

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.learner import FeatureLearner
-from eyespot.distill.features.standardizers import FeatureStandardizer
+from eyespot.distill.features.losses import EUPE_LOSS, FeatureLoss
+from eyespot.distill.features.standardizers import FeatureStandardizer, finish_all
 from eyespot.distill.side_by_side import SideBySide
 from eyespot.encoders import Encoder
 from eyespot.engine.task import Batch
@@ -40,6 +41,7 @@ class FeatureDistillation(SideBySide):
         standardizer: a key of `eyespot.distill.features.standardizers.STANDARDIZERS`.
         statistics_steps: batches over which the target statistics are estimated (500 in the paper).
         seed: names the draws of sizes, together with the step; the same on every rank.
+        loss: what it costs a student to differ from a teacher; EUPE's weights if not said.
 
     Raises:
         ValueError: no students.
@@ -56,10 +58,11 @@ class FeatureDistillation(SideBySide):
         standardizer: str = "channel",
         statistics_steps: int = 500,
         seed: int = 0,
+        loss: FeatureLoss = EUPE_LOSS,
     ) -> None:
         widths = {name: (teacher.summary_dim, teacher.patch_dim) for name, teacher in committee.items()}
         encoders = {"student": students} if isinstance(students, Encoder) else students
-        super().__init__(encoders, lambda _, encoder: FeatureLearner(encoder, adapter_width, widths))
+        super().__init__(encoders, lambda _, encoder: FeatureLearner(encoder, adapter_width, widths, loss))
         self.committee = committee
         self.standardizers = nn.ModuleDict(
             {name: FeatureStandardizer(standardizer, out) for name, out in widths.items()}
@@ -117,11 +120,7 @@ class FeatureDistillation(SideBySide):
             targets: dict[str, Features] = self.committee(batch, self.sizes(batch["step"])[1])
             for name, target in targets.items():
                 self._standardizer(name).observe(target)
-        for name in self.standardizers:
-            try:
-                self._standardizer(name).finish()
-            except ValueError as error:
-                raise ValueError(f"teacher {name!r}: {error}") from error
+        finish_all((f"teacher {name!r}", self._standardizer(name)) for name in self.standardizers)
 
     def _standardizer(self, name: str) -> FeatureStandardizer:
         module = self.standardizers[name]

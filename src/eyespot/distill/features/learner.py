@@ -1,4 +1,4 @@
-"""Learner: one student with its adapter heads. Several of them can learn from the same look of the teachers."""
+"""Learner: one student with its adapter heads. Several of them can learn from the same pass of the teachers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from eyespot.distill.features.heads import TeacherAdapter
-from eyespot.distill.features.losses import distillation_losses
+from eyespot.distill.features.losses import FeatureLoss
 from eyespot.distill.side_by_side import Learner
 from eyespot.encoders import Encoder
 from eyespot.features import Features
@@ -21,10 +21,18 @@ class FeatureLearner(Learner):
         encoder: the student.
         adapter_width: hidden width of the heads.
         teacher_dims: (summary, patch) widths of each teacher.
+        loss: what it costs to differ from a teacher.
     """
 
-    def __init__(self, encoder: Encoder, adapter_width: int, teacher_dims: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        adapter_width: int,
+        teacher_dims: Mapping[str, tuple[int, int]],
+        loss: FeatureLoss,
+    ) -> None:
         super().__init__(encoder)
+        self.loss = loss
         dims = (encoder.summary_dim, encoder.patch_dim)
         self.heads = nn.ModuleDict(
             {name: TeacherAdapter(dims, adapter_width, out) for name, out in teacher_dims.items()}
@@ -43,7 +51,7 @@ class FeatureLearner(Learner):
         losses: dict[str, Tensor] = {}
         for name, target in targets.items():
             prediction = self.heads[name](features)
-            losses[f"{name}/summary"], losses[f"{name}/patch"] = distillation_losses(prediction, target)
+            losses[f"{name}/summary"], losses[f"{name}/patch"] = self.loss(prediction, target)
         return losses
 
     def adapters(self) -> dict[str, Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.features import Features, resize_map
-
-COSINE_WEIGHT, SMOOTH_L1_WEIGHT = 0.9, 0.1
 
 SHORTEST = 1e-8
 """Shorter vectors count as so long, as in PyTorch's cosine similarity."""
@@ -22,20 +22,6 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return (1 - (prediction * target).sum(1) * ours * theirs).mean()
 
 
-def summary_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Loss of the summaries [B, C]: cosine (EUPE eq. 4)."""
-    return cosine_loss(prediction, target)
-
-
-def patch_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Loss of the patch maps [B, D, h, w]: 0.9 cosine + 0.1 smooth-L1 (EUPE eq. 5).
-
-    The smooth-L1 threshold is not published; PyTorch's 1.0 is ours.
-    """
-    smooth_l1 = F.smooth_l1_loss(prediction.float(), target.float())
-    return COSINE_WEIGHT * cosine_loss(prediction, target) + SMOOTH_L1_WEIGHT * smooth_l1
-
-
 def match_grids(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Brings two patch maps onto the larger one's grid: the smaller is resized bicubically (EUPE section 4.1, A.5).
 
@@ -45,8 +31,37 @@ def match_grids(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return resize_map(prediction, grid), resize_map(target, grid)
 
 
-def distillation_losses(prediction: Features, target: Features) -> tuple[Tensor, Tensor]:
-    """(summary loss, patch loss) of adapted student features against standardized teacher features."""
-    with torch.autocast(prediction.summary.device.type, enabled=False):
-        patches = match_grids(prediction.patches.float(), target.patches.float())
-        return summary_loss(prediction.summary, target.summary), patch_loss(*patches)
+@dataclass(frozen=True)
+class FeatureLoss:
+    """How far a student's adapted features are from a teacher's standardized ones, as a weighted sum of three terms.
+
+    The smooth-L1 threshold is not published; PyTorch's 1.0 is ours.
+
+    Attributes:
+        summary_cosine: weight of the cosine loss of the summaries (EUPE eq. 4).
+        patch_cosine: weight of the cosine loss of the patches (EUPE eq. 5).
+        patch_smooth_l1: weight of the smooth-L1 loss of the patches (EUPE eq. 5).
+    """
+
+    summary_cosine: float = 1.0
+    patch_cosine: float = 0.9
+    patch_smooth_l1: float = 0.1
+
+    def __call__(self, prediction: Features, target: Features) -> tuple[Tensor, Tensor]:
+        """(summary term, patch term) of features of the same pictures; patch maps may have different grids."""
+        with torch.autocast(prediction.summary.device.type, enabled=False):
+            maps = match_grids(prediction.patches.float(), target.patches.float())
+            return self.summaries(prediction.summary, target.summary), self.patches(*maps)
+
+    def summaries(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The term of summaries [B, C]."""
+        return self.summary_cosine * cosine_loss(prediction, target)
+
+    def patches(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The term of patch maps [B, D, h, w] on one grid."""
+        smooth_l1 = F.smooth_l1_loss(prediction.float(), target.float())
+        return self.patch_cosine * cosine_loss(prediction, target) + self.patch_smooth_l1 * smooth_l1
+
+
+EUPE_LOSS = FeatureLoss()
+"""With the weights of EUPE (A.4)."""

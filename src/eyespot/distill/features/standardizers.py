@@ -7,6 +7,8 @@ undoes it exactly. Statistics live in buffers, so they are saved with the run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from eyespot.distill.features.rotations import balancing_rotation
 from eyespot.features import Features
+
+StandardizerKind = Literal["channel", "none", "ema", "phi_s"]
 
 EPSILON = 1e-6  # not published; keeps constant features finite
 LEAST_STD = 1e-3  # of the median channel's (ours): a channel dead in the statistics must not explode when it wakes
@@ -230,6 +234,22 @@ def over_processes(count: float, sums: Tensor) -> tuple[float, Tensor]:
     packed = torch.cat([sums.new_tensor([count]), sums.flatten()])
     dist.all_reduce(packed)
     return float(packed[0]), packed[1:].view_as(sums)
+
+
+def finish_all(standardizers: Iterable[tuple[str, Standardizer | FeatureStandardizer]]) -> None:
+    """Ends the observation of several standardizers.
+
+    Args:
+        standardizers: each with the name of its teacher, for the message.
+
+    Raises:
+        ValueError: a teacher gives NaN or infinite features; says which.
+    """
+    for name, standardizer in standardizers:
+        try:
+            standardizer.finish()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def _refuse_unusable(count: float, sums: Tensor) -> None:

@@ -1,5 +1,6 @@
 """EUPE: many experts -> one large proxy -> one small student."""
 
-from eyespot.recipes.eupe.recipe import EupeConfig, distill, outline
+from eyespot.recipes.eupe.config import EupeConfig, StudentConfig, outline
+from eyespot.recipes.eupe.recipe import distill
 
-__all__ = ["EupeConfig", "distill", "outline"]
+__all__ = ["EupeConfig", "StudentConfig", "distill", "outline"]

@@ -20,26 +20,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass
-
-from eyespot.config import STRICT
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
 from eyespot.encoders.forms.fusing import fused
-from eyespot.runs.classifier_run import ClassifierConfig, ClassifierRun, Measure
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class GhostNetV3Config(ClassifierConfig):
-    """Everything there is to decide about a GhostNetV3 run."""
-
-    fuse: bool = True
-    """Write the students in the form in which they run, without branches and batch norms."""
+from eyespot.recipes.ghostnet_v3.config import GhostNetV3Config
+from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.run import Measure
 
 
 def distill(config: GhostNetV3Config, output: str | Path, measure: Measure | None = None) -> Path:
-    """Trains compact CNNs, or continues where an earlier call with the same configuration stopped; then fuses them.
+    """Trains compact CNNs, or continues where an earlier call with the same configuration stopped; then
+    fuses them.
 
     Args:
-        config: see `GhostNetV3Config`; presets are in `presets/ghostnet_v3/`.
+        config: see `GhostNetV3Config`; presets are in `presets/`.
         output: the run folder.
         measure: called with teacher and students by name when all is done; by default they are measured on
             `config.test`, if that is given.
@@ -53,9 +46,16 @@ def distill(config: GhostNetV3Config, output: str | Path, measure: Measure | Non
         ValueError: the configuration makes no whole run; says what is missing.
     """
     run = ClassifierRun(config, output)
-    # Training form: every branch is there, and learns from labels and teacher.
-    students = run.train(run.new_students())
+    students = run.new_students()
+    if not run.is_finished(STAGE, list(students)):
+        pictures = run.open_labelled(students)
+        # Training form: every branch is there. L = CE(p_s, y) + KD(p_s, p_t), the terms `label` and `kd`.
+        task = ClassifierDistillation(
+            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
+        )
+        run.teach(task, students, pictures)
+    finished = run.load(STAGE, list(students))
     # Run-time form: one convolution for all branches, its batch norm folded in; the same function.
     if config.fuse:
-        students = {name: fused(student) for name, student in students.items()}
-    return run.finish(students, "GhostNetV3's training", measure)
+        finished = {name: fused(student) for name, student in finished.items()}
+    return run.tell(finished, "GhostNetV3's training", measure)

@@ -17,22 +17,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass
-
-from eyespot.config import STRICT
-from eyespot.runs.classifier_run import ClassifierConfig, ClassifierRun, Measure
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class OfaKdConfig(ClassifierConfig):
-    """Everything there is to decide about an OFA-KD run."""
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
+from eyespot.recipes.ofa_kd.config import OfaKdConfig
+from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.run import Measure
 
 
 def distill(config: OfaKdConfig, output: str | Path, measure: Measure | None = None) -> Path:
     """Trains compact classifiers, or continues where an earlier call with the same configuration stopped.
 
     Args:
-        config: see `OfaKdConfig`; presets are in `presets/ofa_kd/`.
+        config: see `OfaKdConfig`; presets are in `presets/`.
         output: the run folder.
         measure: called with teacher and students by name when all is done; by default they are measured on
             `config.test`, if that is given.
@@ -46,6 +41,13 @@ def distill(config: OfaKdConfig, output: str | Path, measure: Measure | None = N
         ValueError: the configuration makes no whole run, or a model shows no four stages; says what would do.
     """
     run = ClassifierRun(config, output)
-    # The branches (eyespot.distill.classes.exits) belong to the method and train with their student.
-    students = run.train(run.new_students())
-    return run.finish(students, "OFA-KD", measure)
+    students = run.new_students()
+    if not run.is_finished(STAGE, list(students)):
+        pictures = run.open_labelled(students)
+        # L = CE(z_s, y) + ofa(z_s, z_t) + w * sum over stages i of ofa(branch_i(f_i), z_t): the terms `label`, `kd` and
+        # `ofa`. Each student brings its branches (`distill.classes.exits`); they train with it and are left behind.
+        task = ClassifierDistillation(
+            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
+        )
+        run.teach(task, students, pictures)
+    return run.tell(run.load(STAGE, list(students)), "OFA-KD", measure)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.distill.classes.logit_losses import in_float32
-from eyespot.distill.features.losses import COSINE_WEIGHT, SMOOTH_L1_WEIGHT, cosine_loss
+from eyespot.distill.features.losses import cosine_loss
 
 PathLoss = Literal["cos+l1", "cos", "l2"]
 
@@ -58,7 +58,7 @@ def _cosine(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _cosine_and_l1(ours: Tensor, theirs: Tensor) -> Tensor:
-    return COSINE_WEIGHT * _cosine(ours, theirs) + SMOOTH_L1_WEIGHT * F.smooth_l1_loss(ours, theirs)
+    return 0.9 * _cosine(ours, theirs) + 0.1 * F.smooth_l1_loss(ours, theirs)
 
 
 PATH_LOSSES: dict[PathLoss, Callable[[Tensor, Tensor], Tensor]] = {

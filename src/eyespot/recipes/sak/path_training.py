@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from eyespot.distill.features.standardizers import STANDARDIZERS, Standardizer
+from eyespot.distill.features.standardizers import STANDARDIZERS, Standardizer, finish_all
 from eyespot.distill.side_by_side import Learner, SideBySide
 from eyespot.encoders import Encoder
 from eyespot.encoders.multitask import Levels, MultiTaskEncoder
@@ -40,7 +40,7 @@ class MultiTaskStudent:
     Attributes:
         encoder: the student.
         teaching: "paths": each path imitates the teacher of its name (SAK). "shared": the stem imitates all teachers
-            (many-to-one). "none": it hears of no teacher.
+            (many-to-one). "none": it learns from no teacher.
         aligners: tensors that its aligners start with, by the names that `PathTraining.adapters` gives, such as
             `encoder.adapters` of a loaded stage 1. Aligners that are not named start anew; other names are left alone.
         train_only: names of the paths that train, while all else is frozen: how a teacher is added to a finished model.
@@ -84,7 +84,7 @@ class PathLearner(Learner):
     """A student with its aligners; the terms are weighted already.
 
     Args:
-        pupil: the student and how it is taught.
+        student: the student and how it is taught.
         widths: of all teachers' levels; empty without teachers.
         alpha: weight of what teachers say beside what labels say.
         loss: the difference of two maps, a key of `path_losses.PATH_LOSSES`.
@@ -96,13 +96,13 @@ class PathLearner(Learner):
 
     encoder: MultiTaskEncoder
 
-    def __init__(self, pupil: MultiTaskStudent, widths: Widths, alpha: float, loss: PathLoss) -> None:
-        super().__init__(pupil.encoder)
-        self.teaching, self.alpha, self.loss = pupil.teaching, alpha, loss
-        self.train_only = None if pupil.train_only is None else tuple(pupil.train_only)
+    def __init__(self, student: MultiTaskStudent, widths: Widths, alpha: float, loss: PathLoss) -> None:
+        super().__init__(student.encoder)
+        self.teaching, self.alpha, self.loss = student.teaching, alpha, loss
+        self.train_only = None if student.train_only is None else tuple(student.train_only)
         self.teachers = self._choose_teachers(widths)
         self.aligners = nn.ModuleDict({name: self._new_aligners(widths[name]) for name in self.teachers})
-        self._start_aligners(pupil.aligners)
+        self._start_aligners(student.aligners)
         if self.train_only is not None:
             self.requires_grad_(False)
             for module in self._trained_modules():
@@ -169,7 +169,7 @@ class PathLearner(Learner):
     def forward(
         self, images: Tensor, size: Size, targets: Targets, labels: Mapping[str, Tensor] | None
     ) -> dict[str, Tensor]:
-        """The terms `TEACHER/level-N` of each level N from 0, and `task/NAME` of each labelled task, from one look.
+        """The terms `TEACHER/level-N` of each level N from 0, and `task/NAME` of each labelled task, from one pass.
 
         Args:
             images: [B, 3, H, W] in [0, 1].
@@ -225,14 +225,14 @@ class PathTraining(SideBySide):
     over tasks. The student is run once for both.
 
     Args:
-        pupils: students by name; a single one is called "student".
+        students: students by name; a single one is called "student".
         teachers: the frozen teachers; None: labels alone.
         alpha: weight of what teachers say; 1 in SAK's both stages.
         loss: the difference of two maps: "cos+l1" (SAK), "cos" or "l2".
         student_size: (height, width), or the side of a square, at which students look; None: that of the pictures.
         teacher_size: the same for teachers that take any size.
         standardizer: a key of `STANDARDIZERS`, for each teacher and level. SAK's "none"
-            takes features as they are; where experts differ much in scale, smooth L1 hears but the loudest, and
+            takes features as they are; where experts differ much in scale, smooth L1 sees little but the largest, and
             "channel" puts them on one scale (ours).
         statistics_steps: batches over which the standardizers' statistics are estimated; not for "none".
 
@@ -243,7 +243,7 @@ class PathTraining(SideBySide):
 
     def __init__(
         self,
-        pupils: MultiTaskStudent | Mapping[str, MultiTaskStudent],
+        students: MultiTaskStudent | Mapping[str, MultiTaskStudent],
         teachers: LevelTeachers | None,
         *,
         alpha: float = 1.0,
@@ -253,17 +253,17 @@ class PathTraining(SideBySide):
         standardizer: str = "none",
         statistics_steps: int = 500,
     ) -> None:
-        named = {"student": pupils} if isinstance(pupils, MultiTaskStudent) else pupils
+        named = {"student": students} if isinstance(students, MultiTaskStudent) else students
         widths: Widths = teachers.widths if teachers else {}
         _refuse_settings(named, alpha, loss, standardizer)
 
         def learner(name: str, _: Encoder) -> PathLearner:
             return PathLearner(named[name], widths, alpha, loss)
 
-        super().__init__({name: pupil.encoder for name, pupil in named.items()}, learner)
-        unheard = set(widths) - {teacher for name in self.learners for teacher in self.learner(name).teachers}
-        if unheard:
-            raise ValueError(f"no student listens to {', '.join(sorted(unheard))}: leave these teachers out")
+        super().__init__({name: student.encoder for name, student in named.items()}, learner)
+        unused = set(widths) - {teacher for name in self.learners for teacher in self.learner(name).teachers}
+        if unused:
+            raise ValueError(f"no student listens to {', '.join(sorted(unused))}: leave these teachers out")
         self.committee = teachers
         self.standardizers = nn.ModuleDict(
             {
@@ -318,12 +318,12 @@ class PathTraining(SideBySide):
             for name, maps in self._seen(as_unit_floats(batch["images"])).items():
                 for level, values in maps.items():
                     self._standardizer(name, level).observe(values)
-        for name, levels in self.committee.widths.items() if self.committee else ():
-            for level in levels:
-                try:
-                    self._standardizer(name, level).finish()
-                except ValueError as error:
-                    raise ValueError(f"teacher {name!r}, level {level}: {error}") from error
+        widths: Widths = self.committee.widths if self.committee else {}
+        finish_all(
+            (f"teacher {name!r}, level {level}", self._standardizer(name, level))
+            for name, levels in widths.items()
+            for level in levels
+        )
 
     def learner(self, name: str) -> PathLearner:
         """A student with its aligners."""
@@ -339,8 +339,8 @@ class PathTraining(SideBySide):
     def tokens(self, batch: Batch) -> int:
         """The largest number of tokens per picture in teachers and students."""
         height, width = batch["images"].shape[2:]
-        looks = [(self.learner(name).encoder, self.student_size or (height, width)) for name in self.learners]
-        counts = [_patches(encoder.fitting_size(size), encoder.stride) for encoder, size in looks]
+        sized = [(self.learner(name).encoder, self.student_size or (height, width)) for name in self.learners]
+        counts = [_patches(encoder.fitting_size(size), encoder.stride) for encoder, size in sized]
         if self.committee:
             for name, teacher in self.committee.items():
                 size = self.committee.looked_size(name, height, width, self.teacher_size)
@@ -351,20 +351,20 @@ class PathTraining(SideBySide):
         """Tensors to be saved beside a student: `aligners.TEACHER.LEVEL.*`, `standardizers.TEACHER.LEVEL.*`."""
         learner = self.learner(student)
         statistics = self.standardizers.state_dict()
-        heard = [name for name in statistics if name.partition(".")[0] in learner.teachers]
-        return learner.adapters() | {f"standardizers.{name}": statistics[name] for name in heard}
+        own = [name for name in statistics if name.partition(".")[0] in learner.teachers]
+        return learner.adapters() | {f"standardizers.{name}": statistics[name] for name in own}
 
 
-def _refuse_settings(pupils: Mapping[str, MultiTaskStudent], alpha: float, loss: str, standardizer: str) -> None:
+def _refuse_settings(students: Mapping[str, MultiTaskStudent], alpha: float, loss: str, standardizer: str) -> None:
     if not alpha >= 0:
         raise ValueError(f"alpha, the weight of what teachers say, must be 0 or more, got {alpha}")
     if loss not in PATH_LOSSES:
         raise ValueError(f"there is no path loss {loss!r}; take one of {', '.join(PATH_LOSSES)}")
     if standardizer not in STANDARDIZERS:
         raise ValueError(f"there is no standardizer {standardizer!r}; take one of {', '.join(STANDARDIZERS)}")
-    for name, pupil in pupils.items():
-        if pupil.teaching not in ("paths", "shared", "none"):
-            raise ValueError(f"student {name!r}: teaching is 'paths', 'shared' or 'none', not {pupil.teaching!r}")
+    for name, student in students.items():
+        if student.teaching not in ("paths", "shared", "none"):
+            raise ValueError(f"student {name!r}: teaching is 'paths', 'shared' or 'none', not {student.teaching!r}")
 
 
 def _patches(size: tuple[int, int], stride: int) -> int:

@@ -17,22 +17,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic.dataclasses import dataclass
-
-from eyespot.config import STRICT
-from eyespot.runs.classifier_run import ClassifierConfig, ClassifierRun, Measure
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class VanillaKdConfig(ClassifierConfig):
-    """Everything there is to decide about a VanillaKD run."""
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
+from eyespot.recipes.vanilla_kd.config import VanillaKdConfig
+from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.run import Measure
 
 
 def distill(config: VanillaKdConfig, output: str | Path, measure: Measure | None = None) -> Path:
     """Trains compact classifiers, or continues where an earlier call with the same configuration stopped.
 
     Args:
-        config: see `VanillaKdConfig`; presets are in `presets/vanilla_kd/`.
+        config: see `VanillaKdConfig`; presets are in `presets/`.
         output: the run folder.
         measure: called with teacher and students by name when all is done; by default they are measured on
             `config.test`, if that is given.
@@ -46,6 +41,13 @@ def distill(config: VanillaKdConfig, output: str | Path, measure: Measure | None
         ValueError: the configuration makes no whole run; says what is missing.
     """
     run = ClassifierRun(config, output)
-    # Every student with every method, all from one look of the frozen teacher at the same augmented, mixed pictures.
-    students = run.train(run.new_students())
-    return run.finish(students, "VanillaKD", measure)
+    students = run.new_students()
+    if not run.is_finished(STAGE, list(students)):
+        pictures = run.open_labelled(students)
+        # L = D_cls(p_s, y) + D_kd(p_s, p_t): sigmoid cross-entropy with the labels (the term `label`) and the KL
+        # divergence of the softmaxes at temperature 1 (`kd`); student and teacher see the same mixed pictures.
+        task = ClassifierDistillation(
+            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
+        )
+        run.teach(task, students, pictures)
+    return run.tell(run.load(STAGE, list(students)), "VanillaKD", measure)
