@@ -10,12 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
-from eyespot.distill.classes.config import LabelConfig
-from eyespot.distill.classes.config import MethodSettings
+from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.methods import method_class
-from eyespot.distill.classes.config import MixConfig
-from eyespot.encoders.naming import to_train
-from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.naming import has_random_weights, short_names, to_train
 from eyespot.engine.config import OptimConfig
 from eyespot.runs.config import RunConfig
 

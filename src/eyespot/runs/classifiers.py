@@ -19,10 +19,9 @@ from eyespot.data.sources.opening import open_source
 from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.distill.classes.methods import method_class
 from eyespot.distill.warm_start import new_encoder
-from eyespot.encoders.naming import model_name
 from eyespot.encoders import Encoder, load_classifier, load_encoder
 from eyespot.encoders.lineage import lineage
-from eyespot.encoders.naming import short_names
+from eyespot.encoders.naming import model_name, short_names
 from eyespot.engine.run import as_plain
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.protocols.classification import class_places

@@ -12,8 +12,7 @@ from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.features.standardizers import StandardizerKind
-from eyespot.encoders.naming import to_train
-from eyespot.encoders.naming import has_random_weights, short_names
+from eyespot.encoders.naming import has_random_weights, short_names, to_train
 from eyespot.runs.config import RunConfig
 from eyespot.runs.outline import StageConfig, StageOutline
 

@@ -25,10 +25,9 @@ from eyespot.distill.committee import Committee, load_committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.distill.features.losses import FeatureLoss
 from eyespot.distill.warm_start import new_encoder
-from eyespot.encoders.naming import model_name
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.lineage import lineage
-from eyespot.encoders.naming import short_names
+from eyespot.encoders.naming import model_name, short_names
 from eyespot.engine.strategy import whole
 from eyespot.randomness import seed_everything
 from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3, EupeConfig, outline

@@ -13,9 +13,8 @@ from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.data.views.config import PairedViewConfig
 from eyespot.distill.features.standardizers import StandardizerKind
-from eyespot.encoders.naming import to_train
 from eyespot.encoders.multitask.model import RouterKind
-from eyespot.encoders.naming import has_random_weights
+from eyespot.encoders.naming import has_random_weights, to_train
 from eyespot.engine.config import OptimConfig
 from eyespot.recipes.sak.level_teachers import Inputs
 from eyespot.recipes.sak.path_losses import PathLoss

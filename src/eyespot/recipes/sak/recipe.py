@@ -38,11 +38,10 @@ from eyespot.data.labelled.samples import MultiTaskData
 from eyespot.data.loading.batch_loader import BatchLoader
 from eyespot.data.loading.maps import MultiTaskLoader
 from eyespot.data.sets.opening import open_multitask
-from eyespot.encoders.naming import model_name
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.multitask import MultiTaskEncoder
-from eyespot.encoders.naming import short_names
+from eyespot.encoders.naming import model_name, short_names
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.strategy import whole
 from eyespot.evaluate import ResultTable, evaluate
