@@ -50,7 +50,7 @@ from eyespot.randomness import seed_everything
 from eyespot.recipes.sak.config import SINGLE, SakConfig
 from eyespot.recipes.sak.level_teachers import LevelTeachers, depths_of
 from eyespot.recipes.sak.path_training import MultiTaskStudent, PathTraining, Teaching
-from eyespot.recipes.sak.students import Students, multitask
+from eyespot.recipes.sak.students import StudentBuilder, multitask
 from eyespot.report.exhibits.multitask import Answers, Routing
 from eyespot.runs.run import Measure, Run
 
@@ -79,7 +79,7 @@ def distill(config: SakConfig, output: str | Path, measure: Measure | None = Non
     labelled = open_multitask(config.labelled.source, "train")
     names = short_names(config.teachers)
     teachers = {name: load_encoder(spec) for name, spec in zip(names, config.teachers, strict=True)}
-    students = Students(config, teachers)
+    students = StudentBuilder(config, teachers)
     run.begin(probe_size=config.stage1.student_size)
     bodies = students.bodies()
 
@@ -98,7 +98,7 @@ def distill(config: SakConfig, output: str | Path, measure: Measure | None = Non
 
 def _teach_paths(
     run: Run[SakConfig],
-    students: Students,
+    students: StudentBuilder,
     bodies: Mapping[Teaching, MultiTaskEncoder],
     teachers: Mapping[str, Encoder],
 ) -> dict[Teaching, MultiTaskEncoder]:

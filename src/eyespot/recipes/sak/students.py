@@ -14,7 +14,7 @@ from eyespot.recipes.sak.config import FORMS, SINGLE, Form, SakConfig
 from eyespot.recipes.sak.path_training import MultiTaskStudent, Teaching
 
 
-class Students:
+class StudentBuilder:
     """Makes the students of a run.
 
     Args:
