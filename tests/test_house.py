@@ -66,7 +66,6 @@ FAMILIES = {
 
 TWICE: dict[str, str] = {
     "Batch": "goes with the typed keys of a batch",
-    "Measure": "goes with the one `Run` of all recipes",
     **dict.fromkeys(("open_camvid", "open_coco"), "sets that are read in two files are being joined"),
 }
 """Public name that is defined in several modules -> why."""
