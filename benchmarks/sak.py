@@ -25,12 +25,12 @@ from typing import Any
 
 import torch
 
-from eyespot.config import build, merged
+from eyespot.config import as_plain, build, merged
 from eyespot.data.sets.opening import open_multitask
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.naming import short_names
-from eyespot.engine.run import RunFolder, as_plain
+from eyespot.engine.run import RunFolder
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.path_costs import path_costs
 from eyespot.files import atomic_write_text

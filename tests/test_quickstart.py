@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 import eyespot.quickstart as quickstart_module
 from eyespot import load_encoder
-from eyespot.config import build
+from eyespot.config import as_plain, build
 from eyespot.data import PictureLoader
 from eyespot.data.sets import toybox as evaluation
 from eyespot.data.toybox import WORDS
 from eyespot.encoders.naming import short_names
 from eyespot.engine.metrics import read_lines
-from eyespot.engine.run import RunMismatchError, as_plain
+from eyespot.engine.run import RunMismatchError
 from eyespot.engine.trainer import Trainer
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.quickstart import (

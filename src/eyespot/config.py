@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -70,6 +72,14 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         old = result.get(key)
         result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A configuration (a dataclass) as YAML would give it back; what all of its kind share stands last."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    shared, *own = [kind for kind in reversed(type(config).__mro__) if is_dataclass(kind)]
+    names = [name for kind in (*own, shared) for name in vars(kind).get("__annotations__", ())]
+    return {name: plain[name] for name in dict.fromkeys(names) if name in plain}
 
 
 def _suggestion(wrong: list[str], config_class: Any) -> str:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
+from eyespot.config import as_plain
 from eyespot.engine.metrics import read_lines
-from eyespot.engine.run import as_plain
 from eyespot.evaluate.during_training import read_probes
 from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.eupe.config import STAGE_2, STAGE_3

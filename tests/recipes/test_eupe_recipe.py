@@ -17,11 +17,12 @@ from torch import Tensor
 
 from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
 from eyespot import load_encoder
+from eyespot.config import as_plain
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import save_encoder
 from eyespot.encoders.licenses import Terms
 from eyespot.engine.metrics import read_lines
-from eyespot.engine.run import RunMismatchError, as_plain
+from eyespot.engine.run import RunMismatchError
 from eyespot.engine.trainer import Trainer
 from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3

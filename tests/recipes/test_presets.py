@@ -11,11 +11,10 @@ import timm
 import torch
 import yaml
 
-from eyespot.config import ConfigError, build, merged
+from eyespot.config import ConfigError, as_plain, build, merged
 from eyespot.encoders.licenses import Terms, terms_of
 from eyespot.encoders.permissive import require_permissive
 from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
-from eyespot.engine.run import as_plain
 from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import preset_names, preset_text, read_settings
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +84,3 @@ class RunFolder:
     def stage(self, name: str) -> Path:
         """Folder of a stage; `model/` in it appears when the stage is finished."""
         return self.path / name
-
-
-def as_plain(config: Any) -> dict[str, Any]:
-    """A configuration (a dataclass) as YAML would give it back; a class's own settings stand before inherited ones."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    own_first = [name for kind in type(config).__mro__ for name in vars(kind).get("__annotations__", ())]
-    return {name: plain[name] for name in dict.fromkeys(own_first) if name in plain}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyespot.config import build
+from eyespot.config import as_plain, build
 from eyespot.data.sets import ToyboxConfig
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.engine.config import OptimConfig
-from eyespot.engine.run import RunFolder, as_plain
+from eyespot.engine.run import RunFolder
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
 from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eyespot.config import as_plain
 from eyespot.data import PictureLoader
 from eyespot.data.labelled.labels import Classes, classes_of
 from eyespot.data.sources.opening import open_source
@@ -22,7 +23,6 @@ from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_classifier, load_encoder
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.naming import model_name, short_names
-from eyespot.engine.run import as_plain
 from eyespot.evaluate import ResultTable, evaluate
 from eyespot.evaluate.protocols.classification import class_places
 from eyespot.randomness import seed_everything

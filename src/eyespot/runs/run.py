@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from eyespot.config import as_plain
 from eyespot.data import PictureLoader, PictureSource, ViewConfig
 from eyespot.data.loading.batch_loader import BatchLoader, dead_workers_explained
 from eyespot.encoders import Encoder, load_encoder, save_encoder
@@ -21,7 +22,7 @@ from eyespot.encoders.lineage import Teacher
 from eyespot.encoders.permissive import require_permissive
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
-from eyespot.engine.run import RunFolder, as_plain
+from eyespot.engine.run import RunFolder
 from eyespot.engine.strategy import start_fabric
 from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
