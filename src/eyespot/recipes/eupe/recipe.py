@@ -142,7 +142,7 @@ def _teach(
 
 def _summary(config: EupeConfig, students: Mapping[str, Encoder]) -> str:
     """What was distilled into what, for card and report."""
-    learnt_from = {entry["name"] for student in students.values() for entry in student.lineage}
+    learnt_from = dict.fromkeys(entry["name"] for student in students.values() for entry in student.lineage)
     names = ", ".join(short_names(learnt_from))
     way = f"through the proxy {model_name(config.proxy)}" if config.proxy else "directly"
     made = "One encoder" if len(students) == 1 else f"{len(students)} encoders"
