@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
-GROUND = ("lazy", "features", "files", "specs", "flops", "dense_tasks", "pictures", "randomness", "config")
+GROUND = ("lazy", "features", "files", "specs", "flops", "dense_tasks", "pictures", "randomness", "config", "tables")
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "data": 1,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from eyespot.audit.result import CommitteeAudit, Interference
 from eyespot.audit.similarity import Matrix
 from eyespot.audit.subsets import subsets_of
+from eyespot.tables import markdown_table
 
 UNKNOWN = "–"
 
@@ -33,13 +34,13 @@ def _verdicts(audit: CommitteeAudit) -> str:
         f"directions ± standard deviation over {_seeds(audit)}. Harm beyond that and beyond {audit.tolerance:.1%} is "
         "a fight, as much help complements, the rest is indifferent."
     )
-    return f"## Verdicts\n\n{_table(header, rows)}\n\n{rule}"
+    return f"## Verdicts\n\n{markdown_table(header, rows)}\n\n{rule}"
 
 
 def _interference(audit: CommitteeAudit) -> str:
     table = _square(audit.teachers, lambda on, of: share(audit.interference(on, of)))
     about = "Row: whose loss; column: because of whom. Positive is harm."
-    return f"## Interference\n\n{_table(['', *audit.teachers], table)}\n\n{about}"
+    return f"## Interference\n\n{markdown_table(['', *audit.teachers], table)}\n\n{about}"
 
 
 def _losses(audit: CommitteeAudit) -> str:
@@ -56,7 +57,7 @@ def _losses(audit: CommitteeAudit) -> str:
         "Held-out distillation loss against each teacher, relative to a student of this teacher alone (regret); in "
         "brackets, as a share of the untrained student's loss."
     )
-    return f"## What sharing costs\n\n{_table(['student', *audit.teachers], rows)}\n\n{about}"
+    return f"## What sharing costs\n\n{markdown_table(['student', *audit.teachers], rows)}\n\n{about}"
 
 
 def _known(audit: CommitteeAudit) -> str:
@@ -69,7 +70,7 @@ def _known(audit: CommitteeAudit) -> str:
         "R² of a linear map from the student's patches to each teacher's, on held-out pictures; in bold, teachers that "
         "it learnt from. A teacher that students of the others know anyway brings little."
     )
-    return f"## What a student knows of each teacher\n\n{_table(['student', *audit.teachers], rows)}\n\n{about}"
+    return f"## What a student knows of each teacher\n\n{markdown_table(['student', *audit.teachers], rows)}\n\n{about}"
 
 
 def _similarity(audit: CommitteeAudit) -> list[str]:
@@ -109,7 +110,7 @@ def _spread(value: Interference, bold: bool) -> str:
 
 def _named(matrix: Matrix) -> str:
     names = list(matrix)
-    return _table(["", *names], _square(names, lambda row, column: _number(matrix[row].get(column))))
+    return markdown_table(["", *names], _square(names, lambda row, column: _number(matrix[row].get(column))))
 
 
 def _square(names: Sequence[str], cell: Callable[[str, str], str]) -> list[list[str]]:
@@ -122,8 +123,3 @@ def _number(value: float | None) -> str:
 
 def _seeds(audit: CommitteeAudit) -> str:
     return "one seed" if len(audit.seeds) == 1 else f"{len(audit.seeds)} seeds"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -21,6 +21,7 @@ from eyespot.evaluate import ToyboxConfig, evaluate
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Metric
 from eyespot.evaluate.tasks import TASKS
+from eyespot.tables import markdown_table
 
 TASKS_OF_CHECK = ("knn", "segmentation", "depth")
 
@@ -95,9 +96,8 @@ class TaskCheck:
 
     def to_markdown(self) -> str:
         """A GitHub table, a row per metric."""
-        rows = [["metric", "before", "after", "loss"], ["---", "---:", "---:", "---:"]]
-        rows += [entry.cells() for entry in self.losses]
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        rows = [entry.cells() for entry in self.losses]
+        return markdown_table(["metric", "before", "after", "loss"], rows) + "\n"
 
     def print(self, console: Console | None = None) -> None:
         """Prints the table for people, the largest loss in bold."""

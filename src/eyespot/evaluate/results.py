@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from eyespot.tables import markdown_table
 
 LOG_WIDTH, COLUMN_WIDTH = 160, 16
 
@@ -105,11 +106,8 @@ class ResultTable:
     def to_markdown(self, detailed: bool = False) -> str:
         """A GitHub table, the best of each column in bold."""
         columns = self.shown(detailed)
-        lines = [_line(["model", *(_title(column, " ") for column in columns)])]
-        lines.append(_line(["---", *("---:" for _ in columns)]))
-        for model in self.rows:
-            lines.append(_line([model.replace("|", "\\|"), *(self._cell(model, c, "**", "**") for c in columns)]))
-        return "\n".join(lines) + "\n"
+        rows = [[model, *(self._cell(model, column, "**", "**") for column in columns)] for model in self.rows]
+        return markdown_table(["model", *(_title(column, " ") for column in columns)], rows) + "\n"
 
     def print(self, detailed: bool = False, console: Console | None = None) -> None:
         """Prints the table for people, the best of each column in bold; arrows say which end is good."""
@@ -137,10 +135,6 @@ def _default_console(columns: int) -> Console:
 def _title(column: Column, joint: str) -> str:
     arrow = "↑" if column.metric.higher_is_better else "↓"
     return f"{column.task}{joint}{column.metric.name}{joint}{column.metric.unit} {arrow}".replace("  ", " ")
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _known(value: float | None) -> float | None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eyespot.tables import markdown_table
+
 NOTHING = "–"
 WIDTH_OF_LOGS = 140
 BUSY = 0.1
@@ -171,12 +173,12 @@ class BenchmarkTable:
         parts = [f"{self.caption}\n"]
         for group, rows in self.groups.items():
             columns, fastest = _columns(rows), self.fastest(group)
-            lines = [f"### {group.title}", ""]
-            lines += [_line(["runtime", *(column.title for column in columns)])]
-            lines += [_line(["---", *("---:" for _ in columns)])]
-            for row in rows:
-                mark = "**" if row is fastest else ""
-                lines.append(_line([f"{mark}{row.runtime}{mark}", *(column.text(row) for column in columns)]))
+            cells = [
+                [f"**{row.runtime}**" if row is fastest else row.runtime, *(column.text(row) for column in columns)]
+                for row in rows
+            ]
+            table = markdown_table(["runtime", *(column.title for column in columns)], cells)
+            lines = [f"### {group.title}", "", table]
             remarks = _remarks(rows)
             lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
             parts.append("\n".join(lines) + "\n")
@@ -264,7 +266,3 @@ def _place(group: Group) -> tuple[str, tuple[int, int], int]:
 
 def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in machine.items() if key != "date"}
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -13,6 +13,7 @@ from eyespot.encoders.lineage import Teacher, describe
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.pages.html import short_count
+from eyespot.tables import markdown_table
 
 SHOWN_CLASSES = 12
 
@@ -89,7 +90,7 @@ def _facts(student: Encoder) -> str:
         names = [name.replace("|", "/") for name in student.class_names or []]
         shown = f": {', '.join(names[:SHOWN_CLASSES])}{', ...' if len(names) > SHOWN_CLASSES else ''}" if names else ""
         rows["classes"] = f"{student.num_classes}{shown}"
-    return _table(["", ""], [list(row) for row in rows.items()])
+    return markdown_table(["", ""], rows.items(), numbers=False)
 
 
 def _loading(student: Encoder, in_timm: bool) -> str:
@@ -135,7 +136,8 @@ def _teacher_table(teachers: Sequence[Teacher]) -> str:
         ]
         for teacher in teachers
     ]
-    return _table(["teacher", "licence", "terms", "parameters", "summary", "patches", "stride"], rows)
+    head = ["teacher", "licence", "terms", "parameters", "summary", "patches", "stride"]
+    return markdown_table(head, rows, numbers=False)
 
 
 def _origin(config_hash: str, machine: Mapping[str, Any]) -> str:
@@ -147,8 +149,3 @@ def _origin(config_hash: str, machine: Mapping[str, Any]) -> str:
         "date": str(machine.get("date", "")),
     }
     return "\n".join(f"- {label}: {text}" for label, text in lines.items() if text)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
