@@ -77,7 +77,7 @@ class Case:
         self.shaped = ShapedStage(ShapeWorld(), outline, made, self.engine, "channel")
         pairs = list(self.config.student_sizes)
         self.sizes = [(side, side if self.config.teacher_sizes else None) for side in pairs]
-        teachers = {key: load_encoder(subject.spec) for key, subject in self.shaped.teachers.items()}
+        teachers = {key: load_encoder(model.spec) for key, model in self.shaped.teachers.items()}
         self.committee = Committee(teachers, outline.max_grid)
         self.task = FeatureDistillation(
             {key: load_encoder(spec) for key, spec in outline.students.items()},
@@ -135,7 +135,7 @@ def row_of(case: Case, size: int, teacher_size: int | None) -> dict[str, float]:
     """Operations and CPU seconds of a whole step at one size."""
     case.set_sizes(size, teacher_size)
     count = case.config.batch_size
-    learn, look = case.shaped.learn(count, size, teacher_size), case.shaped.look(count, teacher_size)
+    learn, look = case.shaped.student_pass(count, size, teacher_size), case.shaped.teacher_pass(count, teacher_size)
     with flop_counter() as counter:
         case.step()
     turns = [(cpu_seconds(case.look), cpu_seconds(case.step)) for _ in range(ROUNDS)]
@@ -165,7 +165,7 @@ def memory_of(case: Case) -> dict[str, float]:
     size, teacher_size = max(case.sizes, key=lambda sizes: sizes[0])
     case.set_sizes(size, teacher_size)
     count = case.config.batch_size
-    learn, look = case.shaped.learn(count, size, teacher_size), case.shaped.look(count, teacher_size)
+    learn, look = case.shaped.student_pass(count, size, teacher_size), case.shaped.teacher_pass(count, teacher_size)
     weights = case.shaped.trained_parameters * WEIGHT_BYTES
     whole = case.batch["images"]
     case.batch["images"] = whole[:2].clone()

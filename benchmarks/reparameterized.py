@@ -21,7 +21,7 @@ from eyespot.deploy.benchmark.energy import POWERCAP
 from eyespot.deploy.benchmark.exports import export_folder, prepare
 from eyespot.deploy.benchmark.loading import Target
 from eyespot.deploy.benchmark.runtimes import BASELINE, library_versions
-from eyespot.deploy.benchmark.subjects import read_timed_model
+from eyespot.deploy.benchmark.timed_models import read_timed_model
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 
@@ -41,18 +41,18 @@ def contest(model: str, size: int, plan: TimingPlan, say: Callable[[str], None])
     """The training form in eager torch, called `eager`, and the fused form in several runtimes, `fused, NAME`."""
     group = read_timed_model(model, [size], [1]).groups[0]
     targets = [Target(model, RUNTIMES[BASELINE], 1, group.size)]
-    subject = read_timed_model(f"{model}&fused=true", [size], [1])
+    timed = read_timed_model(f"{model}&fused=true", [size], [1])
     skipped = []
     for runtime in (RUNTIMES[name] for name in FUSED_IN):
         named = replace(runtime, name=f"fused, {runtime.name}")
         if runtime.missing:
             skipped.append(Row(group, named.name, "skipped", runtime.missing, runtime.precision))
             continue
-        folder = export_folder(plan.folder / "exports", subject.weights, runtime, subject.groups[0], plan.threads)
+        folder = export_folder(plan.folder / "exports", timed.weights, runtime, timed.groups[0], plan.threads)
         if folder:
             say(f"export for {runtime.name}")
-        file = prepare(subject.groups[0], runtime, folder) if folder else None
-        targets.append(Target(subject.model, named, 1, group.size, file))
+        file = prepare(timed.groups[0], runtime, folder) if folder else None
+        targets.append(Target(timed.model, named, 1, group.size, file))
     return [*compete(group, targets, plan, peak=dict, say=say).values(), *skipped]
 
 

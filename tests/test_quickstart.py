@@ -33,7 +33,7 @@ from eyespot.quickstart import (
     quickstart,
     quickstart_config,
 )
-from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, Lessons
+from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, SceneBatches
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
 from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
@@ -43,8 +43,8 @@ SEED = 0
 
 
 @pytest.fixture(scope="module")
-def lessons() -> Lessons:
-    return Lessons(24, 32, 8, SEED)
+def scenes() -> SceneBatches:
+    return SceneBatches(24, 32, 8, SEED)
 
 
 def config_of(size: QuickstartLength, seed: int = SEED) -> EupeConfig:
@@ -56,41 +56,41 @@ def rows(batch: dict[str, Any]) -> list[bytes]:
     return [picture.numpy().tobytes() for picture in batch["images"]]
 
 
-# Lessons
+# Batches of scenes
 
 
-def test_a_lesson_is_a_pure_function_of_the_step(lessons: Lessons) -> None:
-    again = Lessons(24, 32, 8, SEED)
+def test_a_batch_is_a_pure_function_of_the_step(scenes: SceneBatches) -> None:
+    again = SceneBatches(24, 32, 8, SEED)
     from_two = again.batches(2)
     for step in (2, 3, 4):
-        expected = lessons.batch(step)
+        expected = scenes.batch(step)
         for batch in (next(from_two), again.batch(step)):
             assert batch["step"] == step
             assert batch.keys() == expected.keys()
             assert all(torch.equal(batch[name], expected[name]) for name in batch if name != "step")
-    assert lessons.fingerprint() == again.fingerprint() != Lessons(24, 32, 8, SEED + 1).fingerprint()
+    assert scenes.fingerprint() == again.fingerprint() != SceneBatches(24, 32, 8, SEED + 1).fingerprint()
 
 
-def test_every_epoch_covers_every_scene_once_in_its_own_order(lessons: Lessons) -> None:
-    epochs = [[row for step in range(first, first + 3) for row in rows(lessons.batch(step))] for first in (0, 3)]
+def test_every_epoch_covers_every_scene_once_in_its_own_order(scenes: SceneBatches) -> None:
+    epochs = [[row for step in range(first, first + 3) for row in rows(scenes.batch(step))] for first in (0, 3)]
     assert len(set(epochs[0])) == 24
     assert set(epochs[0]) == set(epochs[1])
     assert epochs[0] != epochs[1]
-    other_seed = Lessons(24, 32, 8, SEED + 1)
-    assert rows(other_seed.batch(0)) != rows(lessons.batch(0))
+    other_seed = SceneBatches(24, 32, 8, SEED + 1)
+    assert rows(other_seed.batch(0)) != rows(scenes.batch(0))
 
 
-def test_rank_slices_make_up_the_batch(lessons: Lessons) -> None:
-    parts = [Lessons(24, 32, 8, SEED, rank, 2) for rank in (0, 1)]
+def test_rank_slices_make_up_the_batch(scenes: SceneBatches) -> None:
+    parts = [SceneBatches(24, 32, 8, SEED, rank, 2) for rank in (0, 1)]
     for step in (0, 4):
-        whole, slices = lessons.batch(step), [part.batch(step) for part in parts]
+        whole, slices = scenes.batch(step), [part.batch(step) for part in parts]
         for name in whole.keys() - {"step"}:
             assert torch.equal(torch.cat([part[name] for part in slices]), whole[name])
 
 
-def test_labels_belong_to_their_pictures(lessons: Lessons) -> None:
+def test_labels_belong_to_their_pictures(scenes: SceneBatches) -> None:
     """The same scene comes with the same labels, wherever in whichever epoch."""
-    batches = [lessons.batch(step) for step in range(6)]
+    batches = [scenes.batch(step) for step in range(6)]
     known: dict[bytes, tuple[Any, ...]] = {}
     for batch in batches:
         for place, scene in enumerate(rows(batch)):
@@ -107,11 +107,11 @@ def test_labels_belong_to_their_pictures(lessons: Lessons) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERTS)
-def test_experts_have_finite_losses_and_gradients(name: str, lessons: Lessons) -> None:
+def test_experts_have_finite_losses_and_gradients(name: str, scenes: SceneBatches) -> None:
     torch.manual_seed(0)
     encoder = load_encoder(EXPERT_MODELS[name], pretrained=False).train()
     task = ExpertTask(encoder, EXPERTS[name](encoder))
-    loss = task(lessons.batch(0))["loss"]
+    loss = task(scenes.batch(0))["loss"]
     assert loss.shape == () and loss.isfinite() and loss > 0
     loss.backward()
     gradients = {key: value.grad for key, value in task.named_parameters()}
@@ -121,7 +121,7 @@ def test_experts_have_finite_losses_and_gradients(name: str, lessons: Lessons) -
 
 
 @pytest.mark.parametrize("name", EXPERTS)
-def test_heads_prefer_the_truth(name: str, lessons: Lessons) -> None:
+def test_heads_prefer_the_truth(name: str, scenes: SceneBatches) -> None:
     """A few steps on one batch bring its loss down."""
     torch.manual_seed(0)
     encoder = load_encoder(EXPERT_MODELS[name], pretrained=False).train()
@@ -130,7 +130,7 @@ def test_heads_prefer_the_truth(name: str, lessons: Lessons) -> None:
     losses = []
     for _ in range(6):
         optimizer.zero_grad()
-        loss = task(lessons.batch(0))["loss"]
+        loss = task(scenes.batch(0))["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -184,7 +184,7 @@ def test_scenes_of_experts_distillation_and_evaluation_are_disjoint(
 
     monkeypatch.setattr("eyespot.quickstart.experts.render", note)
     with pytest.raises(Stop):
-        Lessons(size.scenes, PICTURE, 64, SEED)
+        SceneBatches(size.scenes, PICTURE, 64, SEED)
     (source,) = PictureLoader(config_of(size).data, 1).sources
     rendered["distillation"] = {source.scene_seed(index) for index in range(len(source))}  # type: ignore[attr-defined]
     data = evaluation.ToyboxData(

@@ -11,7 +11,7 @@ from torch import nn
 from eyespot import Encoder, Features
 from eyespot.audit import AuditConfig, CommitteeAudit, audit, similarity
 from eyespot.audit.markdown import markdown_of
-from eyespot.audit.measure import gradient_cosines, held_out_look
+from eyespot.audit.measure import gradient_cosines, measure_held_out
 from eyespot.audit.pictures import open_pictures
 from eyespot.audit.result import Interference, judge
 from eyespot.audit.similarity import block_as_map, inner_levels
@@ -179,7 +179,7 @@ def test_held_out_losses_are_those_of_all_pictures_at_once() -> None:
     learner = task.learner("only-red")
     images = torch.randint(0, 256, (10, 3, 32, 32), dtype=torch.uint8)
     targets = task.committee({"images": images})
-    losses, features = held_out_look(learner, images, 32, targets, batch_size=4)
+    losses, features = measure_held_out(learner, images, 32, targets, batch_size=4)
     wanted = FeatureLoss()(learner.heads["red"](features), targets["red"])
     assert list(losses) == ["red"] and len(features) == 10
     assert list(losses["red"].values()) == pytest.approx([loss.item() for loss in wanted], rel=1e-5)

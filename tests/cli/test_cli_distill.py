@@ -44,8 +44,8 @@ def test_another_configuration_is_refused_with_the_difference(eyespot: Any, run:
     before = (run / "config.yaml").read_bytes()
     answer = eyespot(*command, "--seed", "1", "--standardizer", "phi_s", "--output", run)
     assert answer.code == 1
-    told = [line.strip() for line in answer.err.splitlines()[1:-1]]
-    assert sorted(told) == ["seed: 0 -> 1", "standardizer: 'channel' -> 'phi_s'"]
+    changes = [line.strip() for line in answer.err.splitlines()[1:-1]]
+    assert sorted(changes) == ["seed: 0 -> 1", "standardizer: 'channel' -> 'phi_s'"]
     assert (run / "config.yaml").read_bytes() == before
 
 

@@ -8,7 +8,7 @@ import pytest
 from eyespot.deploy.benchmark import RUNTIMES, BenchmarkTable, Row, Runtime, benchmark
 from eyespot.deploy.benchmark.memory import PeakMemory
 from eyespot.deploy.benchmark.process import WorkerError, WorkerProcess
-from eyespot.deploy.benchmark.subjects import read_size
+from eyespot.deploy.benchmark.timed_models import read_size
 
 QUICK = {"threads": 1, "rounds": 2, "runs": 2}
 MODEL = "timm/test_vit?pretrained=false"

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from eyespot.cli.main import main
 from eyespot.deploy import export
-from eyespot.deploy.benchmark.subjects import read_timed_model
+from eyespot.deploy.benchmark.timed_models import read_timed_model
 from eyespot.deploy.check import numeric_check
 from eyespot.deploy.formats.onnx import write
 from eyespot.deploy.graph import exportable, trace

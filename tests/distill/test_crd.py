@@ -117,14 +117,14 @@ def test_a_student_that_learns_it_recognises_pictures():
     student, teacher = looks(PICTURES)
     picture, target = torch.arange(PICTURES), torch.zeros(PICTURES).long()
     optimizer = torch.optim.Adam(method.parameters(), 0.01)
-    told = []
+    losses = []
     for _ in range(100):
         optimizer.zero_grad()
         loss = method(student, teacher, target, picture)["crd"]
         loss.backward()
         optimizer.step()
-        told.append(loss.item())
-    assert sum(told[-10:]) < 0.9 * sum(told[:10])
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     vectors = F.normalize(method.student_embedding(student.summary), dim=1)
     found = (vectors @ method.teacher_memory.T).argmax(1)
     assert (found == picture).float().mean() > 5 / PICTURES

@@ -15,7 +15,7 @@ OURS = torch.tensor([[1.0, 0, 2], [0, 1, 1], [2, 2, 0]])
 THEIRS = torch.tensor([[1.0, 1], [0, 2], [3, 0]])
 
 
-def told(name, student, teacher, shapes, settings=None):
+def method_and_terms(name, student, teacher, shapes, settings=None):
     """The terms of a method for two looks without classes."""
     method = make_method(name, settings or MethodSettings(), *shapes, 10)
     batch = len(student.summary)
@@ -29,7 +29,7 @@ def summaries(values):
 def test_rkd_as_in_the_authors_code():
     """`ofakd.md`, section (h)."""
     shapes = (OutputShape(0, 3), OutputShape(0, 2))
-    _, terms = told("rkd", summaries(OURS), summaries(THEIRS), shapes)
+    _, terms = method_and_terms("rkd", summaries(OURS), summaries(THEIRS), shapes)
     assert sum(terms.values()).item() == pytest.approx(6.598725, abs=1e-6)
     assert terms["rkd_distance"].item() == pytest.approx(25 * distance_loss(OURS, THEIRS).item())
     assert terms["rkd_angle"].item() == pytest.approx(50 * angle_loss(OURS, THEIRS).item())
@@ -66,7 +66,7 @@ def test_cc_by_hand():
 
 
 def test_cc_through_its_own_space():
-    method, terms = told("cc", summaries(OURS), summaries(THEIRS), (OutputShape(0, 3), OutputShape(0, 2)))
+    method, terms = method_and_terms("cc", summaries(OURS), summaries(THEIRS), (OutputShape(0, 3), OutputShape(0, 2)))
     spaces = method.student_embedding(OURS), method.teacher_embedding(THEIRS)
     assert [space.shape[1] for space in spaces] == [128, 128]
     torch.testing.assert_close(terms["cc"], 0.02 * neighbour_correlation(*spaces))
@@ -113,7 +113,7 @@ def test_fitnet_sums_the_errors_of_the_chosen_stages():
         ClassifierOutput(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
         for shape in (ours, theirs)
     ]
-    method, terms = told("fitnet", *looks, (ours, theirs), MethodSettings(stages=(1, 4), weight=2.0))
+    method, terms = method_and_terms("fitnet", *looks, (ours, theirs), MethodSettings(stages=(1, 4), weight=2.0))
     assert [tuple(regressor.weight.shape[:2]) for regressor in method.regressors] == [(5, 4), (5, 8)]
     wanted = 0.0
     for stage, regressor in zip((0, 3), method.regressors, strict=True):

@@ -99,12 +99,12 @@ def test_least_where_the_student_says_what_the_teacher_does(name):
     best = probability.log() if name == "ofa" else probability.logit()
     method, key = make(name, teacher="maps"), {"ofa": "kd", "bkd": "bkd"}[name]
 
-    def told(logits):
+    def loss_of(logits):
         return method(ClassifierOutput(logits, teacher.summary, teacher.taps), teacher, *numbers())[key]
 
     for draw in range(5):
         step = 0.1 * torch.randn(best.shape, generator=torch.Generator().manual_seed(draw))
-        assert told(best) < told(best + step)
+        assert loss_of(best) < loss_of(best + step)
 
 
 @pytest.mark.parametrize("name", SPEAKING)
@@ -116,11 +116,11 @@ def test_saved_and_resumed(name):
     torch.manual_seed(1)  # other initial weights
     second = make_method(name, SETTINGS, SHAPES["maps"], SHAPES["tokens"], PICTURES)
     second.load_state_dict(first.state_dict())
-    told = []
+    terms = []
     for method in (first, second):
         torch.manual_seed(2)
-        told.append(method(ours, theirs, *numbers()))
-    assert told[0] == told[1]
+        terms.append(method(ours, theirs, *numbers()))
+    assert terms[0] == terms[1]
     assert all(torch.equal(first.state_dict()[key], value) for key, value in second.state_dict().items())
 
 

@@ -59,11 +59,11 @@ def train(folder: Path, data: type[ToyBatches] = ToyBatches, **options: Any) -> 
 def train_and_stop(folder: Path) -> None:
     """What ends a training early must end it in every process, and at the same step."""
     engine = replace(PLAIN, log_every=3, checkpoint_every=100)
-    told = [
+    messages = [
         message_of(lambda: train(folder / "interrupted", data=Interrupted, engine=engine)),
         message_of(lambda: train(folder / "diverged", task=ChangedTask(diverging), engine=engine)),
     ]
-    (folder / f"told-{RANK}.json").write_text(json.dumps(told))
+    (folder / f"told-{RANK}.json").write_text(json.dumps(messages))
     train(folder / "interrupted", engine=engine)
 
 

@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def start_group(size: int, work: Callable[..., None], folder: Path, *arguments: Any) -> list[Any]:
-    """Starts `work(rank, size, folder, *arguments)` in `size` processes. What each ends with is in `told(folder)`."""
+    """Starts `work(rank, size, folder, *arguments)` in `size` processes. What each ends with: `endings(folder)`."""
     port = free_port()
     return [start_process(_join_group, rank, size, port, work, folder, *arguments) for rank in range(size)]
 
@@ -42,10 +42,10 @@ def run_group(size: int, work: Callable[..., None], folder: Path, *arguments: An
     folder.mkdir(parents=True, exist_ok=True)
     for process in start_group(size, work, folder, *arguments):
         process.join()
-    return told(folder, size)
+    return endings(folder, size)
 
 
-def told(folder: Path, size: int) -> list[str]:
+def endings(folder: Path, size: int) -> list[str]:
     """ "done", or the error of each process, or "" if it had no time to say."""
     files = [folder / RANK_FILE.format(rank) for rank in range(size)]
     return [file.read_text() if file.exists() else "" for file in files]

@@ -86,16 +86,16 @@ def test_one_of_two_processes_probes_while_both_train(folder: Path) -> None:
 
 
 def test_an_interrupt_of_one_process_stops_both_a_step_later(folder: Path) -> None:
-    told = [json.loads((folder / f"told-{rank}.json").read_text())[0] for rank in (0, 1)]
-    assert told == ["Stopped: stopped at step 6; the same command continues"] * 2
+    messages = [json.loads((folder / f"told-{rank}.json").read_text())[0] for rank in (0, 1)]
+    assert messages == ["Stopped: stopped at step 6; the same command continues"] * 2
     one, two = torch.load(folder / "one/plain/result.pt"), torch.load(folder / "interrupted/result.pt")
     assert_same_weights(two["task"], one["task"])
 
 
 def test_nan_in_one_process_stops_both_and_both_parts_of_the_batch_are_kept(folder: Path) -> None:
-    told = [json.loads((folder / f"told-{rank}.json").read_text())[1] for rank in (0, 1)]
-    assert all(message.startswith("DivergenceError") and "first in step 5" in message for message in told)
-    assert "loss" in told[1]
+    messages = [json.loads((folder / f"told-{rank}.json").read_text())[1] for rank in (0, 1)]
+    assert all(message.startswith("DivergenceError") and "first in step 5" in message for message in messages)
+    assert "loss" in messages[1]
     batch = distributed_training.ToyBatches().batch(5)["images"]
     for half, name in ((batch[:4], "diverged-step-5.pt"), (batch[4:], "diverged-step-5-process-1.pt")):
         assert torch.equal(torch.load(folder / "diverged/stage" / name)["images"], half)

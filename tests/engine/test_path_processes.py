@@ -45,11 +45,11 @@ def vit(width: int) -> TimmEncoder:
 def train(rank: int, size: int, folder: Path) -> None:
     torch.manual_seed(0)
     teachers = LevelTeachers({"narrow": vit(16), "wide": vit(24)})
-    pupils = {
+    students = {
         "paths": MultiTaskStudent(make_multitask_encoder(vit(16), ["narrow", "wide"], {})),
         "shared": MultiTaskStudent(make_multitask_encoder(vit(16), [], {}), "shared"),
     }
-    task = PathTraining(pupils, teachers, standardizer="channel", statistics_steps=2)
+    task = PathTraining(students, teachers, standardizer="channel", statistics_steps=2)
     trained = make_trainer(
         folder, task=task, data=Pictures(rank, size), optim=toy_optim(steps=3), engine=ENGINES[size]
     ).train()

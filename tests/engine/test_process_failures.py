@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from process_groups import run_group, start_group, told
+from process_groups import endings, run_group, start_group
 from toy_training import PLAIN, ChangedTask, ToyBatches, ToyTask, make_trainer, toy_optim
 
 from eyespot.engine import processes as engine_processes
@@ -153,4 +153,4 @@ def test_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, strategy
     trainer = make_trainer(tmp_path, optim=toy_optim(steps=10**6))
     trainer._set_up()  # reads it, in one process
     assert trainer.step == int(found.last.stem.removeprefix("step-"))
-    assert told(tmp_path, 2) == ["", ""]
+    assert endings(tmp_path, 2) == ["", ""]

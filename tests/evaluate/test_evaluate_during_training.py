@@ -274,9 +274,9 @@ def test_a_failure_is_told_once_and_is_not_fatal(
         watching.after_step(step, {"student": student})
         watching._settle()
     watching.after_training(6, {"student": student}, completed=True)
-    told = [str(warning.message) for warning in recwarn if "probe" in str(warning.message)]
-    assert len(told) == 1
-    assert "stage: the probe of step 2 failed (RuntimeError('out of memory'))" in told[0]
+    warnings_seen = [str(warning.message) for warning in recwarn if "probe" in str(warning.message)]
+    assert len(warnings_seen) == 1
+    assert "stage: the probe of step 2 failed (RuntimeError('out of memory'))" in warnings_seen[0]
     assert steps(probes) == [6]
 
 

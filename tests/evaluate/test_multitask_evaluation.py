@@ -111,12 +111,12 @@ def test_unknown_values_are_none_in_a_row_and_progress_is_told():
             del sample.labels["keypoints"]
             return sample
 
-    told = []
-    bank = FeatureBank(PixelReader(), progress=lambda *state: told.append(state))
+    calls = []
+    bank = FeatureBank(PixelReader(), progress=lambda *state: calls.append(state))
     found = run(bank, Dark(2), seed=3, boundary_thresholds=3)
     assert found["depth RMSE"] is None and found["keypoints PCK"] is None
     assert found["boundary odsF"] == pytest.approx(1)
-    assert told == [(1, 2), (2, 2)]
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_a_table_has_columns_for_the_tasks_of_the_data_only(tmp_path):

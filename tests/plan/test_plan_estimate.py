@@ -125,7 +125,7 @@ def test_only_phi_s_costs_operations(plain: Plan, standardizer: str) -> None:
     assert more == (2 * width**2 * (1 + patches) if standardizer == "phi_s" else 0)
 
 
-def test_the_look_before_training_comes_in_micro_batches_too() -> None:
+def test_the_pass_before_training_comes_in_micro_batches_too() -> None:
     whole, split = plan_of(outline(batch_size=64)).stages[0], plan_of(outline(batch_size=64, accumulate=8)).stages[0]
     assert split.memory.activations < whole.memory.activations
     assert split.memory.statistics_peak < whole.memory.statistics_peak
@@ -172,10 +172,10 @@ def test_local_pictures_are_counted_and_measured(tmp_path: Path) -> None:
 
 def test_pictures_elsewhere_are_unknown_until_told() -> None:
     away = DataConfig(sources=["/not/here"])
-    unknown, told = plan_of(data=away), plan_of(data=away, pictures=7, picture_bytes=100)
+    unknown, given = plan_of(data=away), plan_of(data=away, pictures=7, picture_bytes=100)
     assert unknown.stages[0].picture_bytes is None and "/not/here" in unknown.notes[0]
     assert unknown.stages[0].cache.plan.bytes is None  # type: ignore[union-attr]
-    assert told.stages[0].picture_bytes == 80_000 and told.stages[0].cache.plan.rows == 7  # type: ignore[union-attr]
+    assert given.stages[0].picture_bytes == 80_000 and given.stages[0].cache.plan.rows == 7  # type: ignore[union-attr]
 
 
 # The paper's scale
@@ -241,8 +241,8 @@ def test_refusals(tmp_path: Path) -> None:
 def test_models_elsewhere_are_not_fetched_and_a_stand_in_helps(plain: Plan, spec: str) -> None:
     with pytest.raises(UnseenModelError, match="--stand-in"):
         plan_of(outline((spec,)))
-    told = plan_of(outline((spec,)), stand_ins={spec: TEACHER})
-    assert told.flops == plain.flops and any("shape of" in note for note in told.notes)
+    given = plan_of(outline((spec,)), stand_ins={spec: TEACHER})
+    assert given.flops == plain.flops and any("shape of" in note for note in given.notes)
 
 
 def test_hardware_of_ones_own(tmp_path: Path) -> None:

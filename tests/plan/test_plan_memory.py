@@ -100,7 +100,7 @@ class RealStep:
 @pytest.mark.parametrize("students", [(VIT,), (CNN,), (VIT, CNN)], ids=["vit", "cnn", "both"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_activations_are_what_autograd_keeps(students: tuple[str, ...], precision: str) -> None:
-    predicted = stage_of(*students, precision=precision).learn(PICTURES, SIDE, SIDE).activation_bytes
+    predicted = stage_of(*students, precision=precision).student_pass(PICTURES, SIDE, SIDE).activation_bytes
     kept = RealStep(*students, precision=precision).saved_bytes()
     assert predicted == kept if precision == "32-true" else predicted == pytest.approx(kept, rel=0.01)
 
@@ -109,7 +109,7 @@ def test_activations_are_what_autograd_keeps(students: tuple[str, ...], precisio
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_peak_is_what_the_allocator_handed_out(precision: str, checkpointing: bool) -> None:
     settings: dict[str, Any] = dict(precision=precision, checkpointing=checkpointing)
-    predicted, step = stage_of(VIT, **settings).learn(PICTURES, SIDE, SIDE).peak_bytes, RealStep(VIT, **settings)
+    predicted, step = stage_of(VIT, **settings).student_pass(PICTURES, SIDE, SIDE).peak_bytes, RealStep(VIT, **settings)
     if checkpointing:  # each unit notes the random state, whatever the size of its tensors: nothing beside real ones
         predicted += len(units_of(step.task.students["student0"])) * torch.get_rng_state().nbytes
     assert predicted == pytest.approx(step.allocated_peak(), rel=0.03)
@@ -122,7 +122,7 @@ def test_a_step_on_shapes_is_the_step_on_numbers(checkpointing: bool) -> None:
         loss = step.forward()
         kept, forward = meter.live, meter.flops
         loss.backward()
-    predicted = stage_of(VIT, checkpointing=checkpointing).learn(PICTURES, SIDE, SIDE)
+    predicted = stage_of(VIT, checkpointing=checkpointing).student_pass(PICTURES, SIDE, SIDE)
     assert predicted.activation_bytes == kept
     assert predicted.peak_bytes == pytest.approx(meter.peak, rel=0.03)
     assert PICTURES * predicted.forward_flops == forward
@@ -140,8 +140,8 @@ def test_the_meter_counts_what_torchs_counter_counts() -> None:
 
 def test_checkpointing_keeps_less_and_computes_the_blocks_again() -> None:
     shaped = stage_of(VIT)
-    plain = shaped.learn(PICTURES, SIDE, SIDE)
-    thrifty = stage_of(VIT, checkpointing=True).learn(PICTURES, SIDE, SIDE)
+    plain = shaped.student_pass(PICTURES, SIDE, SIDE)
+    thrifty = stage_of(VIT, checkpointing=True).student_pass(PICTURES, SIDE, SIDE)
     assert thrifty.activation_bytes < 0.3 * plain.activation_bytes and thrifty.peak_bytes < 0.5 * plain.peak_bytes
     assert thrifty.forward_flops == plain.forward_flops
     again = thrifty.backward_flops - plain.backward_flops
@@ -154,19 +154,19 @@ def test_the_teachers_pass_on_real_tensors() -> None:
     batch = {"images": torch.zeros(PICTURES, 3, SIDE, SIDE, dtype=torch.uint8)}
     with WorkCounter() as meter:
         committee(batch, SIDE)
-    look = shaped.look(PICTURES, SIDE)
-    assert look.flops == {"test_vit2": meter.flops // PICTURES}
-    assert look.peak_bytes == pytest.approx(meter.peak, rel=0.02)
-    assert look.shapes == {"test_vit2": (64, 64, 4, 4)}
-    assert look.statistics_bytes >= look.peak_bytes
+    teachers = shaped.teacher_pass(PICTURES, SIDE)
+    assert teachers.flops == {"test_vit2": meter.flops // PICTURES}
+    assert teachers.peak_bytes == pytest.approx(meter.peak, rel=0.02)
+    assert teachers.shapes == {"test_vit2": (64, 64, 4, 4)}
+    assert teachers.statistics_bytes >= teachers.peak_bytes
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 5])
 def test_operations_per_picture_do_not_depend_on_the_batch(pictures: int) -> None:
     shaped = stage_of(VIT)
-    few, many = shaped.learn(2, SIDE, SIDE), shaped.learn(pictures, SIDE, SIDE)
+    few, many = shaped.student_pass(2, SIDE, SIDE), shaped.student_pass(pictures, SIDE, SIDE)
     assert (few.forward_flops, few.backward_flops) == (many.forward_flops, many.backward_flops)
-    assert shaped.look(2, SIDE).flops == shaped.look(pictures, SIDE).flops
+    assert shaped.teacher_pass(2, SIDE).flops == shaped.teacher_pass(pictures, SIDE).flops
 
 
 def test_live_bytes_follow_views_and_the_last_reference() -> None:
@@ -190,20 +190,22 @@ def test_live_bytes_follow_views_and_the_last_reference() -> None:
 @pytest.mark.parametrize(("optimizer", "moments"), [("lamb", 2), ("sgd", 1), ("rmsprop", 2)])
 def test_moments_are_those_of_the_optimizer(optimizer: str, moments: int) -> None:
     shaped, plain = stage_of(VIT, optimizer=optimizer), stage_of(VIT)
-    look, learn = shaped.look(PICTURES, SIDE), shaped.learn(PICTURES, SIDE, SIDE)
+    of_teachers, of_students = shaped.teacher_pass(PICTURES, SIDE), shaped.student_pass(PICTURES, SIDE, SIDE)
     engine = EngineConfig(precision="32-true")
-    memory, adamw = (stage_memory(stage, engine, 1, PICTURES, look, learn) for stage in (shaped, plain))
+    memory, adamw = (stage_memory(stage, engine, 1, PICTURES, of_teachers, of_students) for stage in (shaped, plain))
     assert memory.moments == moments * memory.weights
     assert adamw.peak - memory.peak == adamw.moments - memory.moments
 
 
 def test_a_device_holds_four_numbers_per_weight_and_shares_what_is_cut() -> None:
     shaped = stage_of(VIT, ema_decay=0.9)
-    look, learn = shaped.look(PICTURES, SIDE), shaped.learn(PICTURES, SIDE, SIDE)
+    of_teachers, of_students = shaped.teacher_pass(PICTURES, SIDE), shaped.student_pass(PICTURES, SIDE, SIDE)
     weights = 4 * shaped.trained_parameters
 
     def memory(gpus: int, **settings: Any) -> Memory:
-        return stage_memory(shaped, EngineConfig(precision="32-true", **settings), gpus, PICTURES, look, learn)
+        return stage_memory(
+            shaped, EngineConfig(precision="32-true", **settings), gpus, PICTURES, of_teachers, of_students
+        )
 
     alone, ddp, fsdp = memory(1), memory(4), memory(4, strategy="fsdp")
     assert (alone.weights, alone.gradients, alone.moments, alone.exchange) == (weights, weights, 2 * weights, 0)

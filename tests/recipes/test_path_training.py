@@ -202,8 +202,9 @@ def test_an_added_path_trains_alone():
     """All else keeps its weights and its batch norms their statistics, although labels are there."""
     encoder = student(("narrow",))
     encoder.add_paths(["wide"])
-    pupil = MultiTaskStudent(encoder, train_only=["wide"])
-    task = PathTraining(pupil, LevelTeachers({"wide": vit(24, seed=3)})).train()
+    task = PathTraining(
+        MultiTaskStudent(encoder, train_only=["wide"]), LevelTeachers({"wide": vit(24, seed=3)})
+    ).train()
     before = {name: value.clone() for name, value in task.state_dict().items()}
     optimizer = make_optimizer(task, OptimConfig(steps=1, batch_size=2, learning_rate=0.01, weight_decay=0.1))
     terms = task(batch())
@@ -291,7 +292,7 @@ def test_teachers_who_give_nonsense_are_named():
 
 
 @pytest.mark.parametrize(
-    ("pupil", "options", "message"),
+    ("make_student", "options", "message"),
     [
         (lambda: MultiTaskStudent(student(("narrow", "other"))), {}, "no teacher for the path 'other'"),
         (lambda: MultiTaskStudent(student(())), {}, "it has no paths"),
@@ -306,9 +307,9 @@ def test_teachers_who_give_nonsense_are_named():
         (lambda: MultiTaskStudent(student()), {"standardizer": "z"}, "take one of none"),
     ],
 )
-def test_what_cannot_be_is_refused(pupil, options, message):
+def test_what_cannot_be_is_refused(make_student, options, message):
     with pytest.raises(ValueError, match=message):
-        PathTraining(pupil(), teachers(), **options)
+        PathTraining(make_student(), teachers(), **options)
 
 
 def test_a_batch_without_anything_to_learn_is_refused():

@@ -337,9 +337,9 @@ def test_every_fault_is_listed_in_one_message() -> None:
     with pytest.raises(ConfigError) as refused:
         build(EupeConfig, merged(read_settings("eupe", ["laptop"]), wrong), "mine.yaml")
     source, *lines = str(refused.value).splitlines()
-    told = dict(line.strip().split(": ", 1) for line in lines)
+    faults = dict(line.strip().split(": ", 1) for line in lines)
     assert source == "mine.yaml:"
-    assert told.keys() == {
+    assert faults.keys() == {
         "stage1.steps",
         "stage1.batch_size",
         "stage1.student_sizes",
@@ -348,17 +348,17 @@ def test_every_fault_is_listed_in_one_message() -> None:
         "seeed",
         "data.view.flip",
     }
-    assert "greater than or equal to 0" in told["stage1.steps"] and "(got -3)" in told["stage1.steps"]
-    assert "'phi_s'" in told["standardizer"] and "(got 'whiten')" in told["standardizer"]
-    assert "did you mean 'seed'" in told["seeed"]
+    assert "greater than or equal to 0" in faults["stage1.steps"] and "(got -3)" in faults["stage1.steps"]
+    assert "'phi_s'" in faults["standardizer"] and "(got 'whiten')" in faults["standardizer"]
+    assert "did you mean 'seed'" in faults["seeed"]
 
 
 def test_what_must_be_given_is_named() -> None:
     with pytest.raises(ConfigError) as refused:
         build(EupeConfig, {"teachers": [], "stage1": {"steps": 1}}, "mine.yaml")
-    told = dict(line.strip().split(": ", 1) for line in str(refused.value).splitlines()[1:])
+    faults = dict(line.strip().split(": ", 1) for line in str(refused.value).splitlines()[1:])
     for path in ("data", "proxy", "stage1.batch_size", "stage1.student_sizes", "stage2", "stage3"):
-        assert told[path] == "must be given"
+        assert faults[path] == "must be given"
 
 
 def test_weights_that_do_not_fit_the_sources_are_refused() -> None:

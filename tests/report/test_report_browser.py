@@ -19,7 +19,7 @@ window.addEventListener("load", () => {
   const pictures = [...document.images];
   const root = document.documentElement;
   const boxes = [...document.querySelectorAll("main svg")].map(svg => svg.getBoundingClientRect());
-  const told = {
+  const answer = {
     failures,
     pictures: pictures.length,
     shown: pictures.filter(picture => picture.naturalWidth > 0 && picture.getBoundingClientRect().width > 8).length,
@@ -29,11 +29,11 @@ window.addEventListener("load", () => {
     paper: getComputedStyle(document.body).backgroundColor,
     ink: getComputedStyle(document.body).color,
   };
-  parent.postMessage(JSON.stringify(told), "*");
+  parent.postMessage(JSON.stringify(answer), "*");
 });
 </script>"""
-FRAME = """<!DOCTYPE html><pre id="told"></pre>
-<script>addEventListener("message", e => document.getElementById("told").textContent = e.data);</script>
+FRAME = """<!DOCTYPE html><pre id="answer"></pre>
+<script>addEventListener("message", e => document.getElementById("answer").textContent = e.data);</script>
 <iframe src="page.html" width="{width}" height="1000" style="border: 0"></iframe>"""  # windows are at least 500 wide
 
 
@@ -58,7 +58,7 @@ def look(chromium, tmp_path):
         command += ["--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1200", *flags]
         command += ["--virtual-time-budget=10000", "--dump-dom", frame.as_uri()]
         dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return json.loads(re.search(r'<pre id="told">(.*?)</pre>', dom, re.DOTALL)[1])
+        return json.loads(re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)[1])
 
     return opened
 
@@ -70,11 +70,11 @@ def text():
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_everything_is_shown_without_an_error(look, text, width):
-    told = look(text, width)
-    assert told["failures"] == []
-    assert told["shown"] == told["pictures"] == text.count("<img ") > 40
-    assert told["drawings"] == text.count("<svg") == 5
-    assert told["width"] == width and told["overflow"] == 0
+    answer = look(text, width)
+    assert answer["failures"] == []
+    assert answer["shown"] == answer["pictures"] == text.count("<img ") > 40
+    assert answer["drawings"] == text.count("<svg") == 5
+    assert answer["width"] == width and answer["overflow"] == 0
 
 
 def test_the_dark_page_is_dark(look, text):
@@ -86,6 +86,6 @@ def test_the_dark_page_is_dark(look, text):
 def test_the_check_itself_sees_failures(look, text):
     pictures = '<img src="data:image/png;base64,AAAA" alt="x"><img src="http://x/y.png" alt="x">'
     broken = text.replace("<main", f"{pictures}<main")
-    told = look(broken, 390)
-    assert told["pictures"] - told["shown"] == 2
-    assert any("refused: img-src" in failure for failure in told["failures"])
+    answer = look(broken, 390)
+    assert answer["pictures"] - answer["shown"] == 2
+    assert any("refused: img-src" in failure for failure in answer["failures"])

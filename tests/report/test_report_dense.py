@@ -93,9 +93,9 @@ def test_depth_that_was_not_measured_is_grey_and_has_no_score(toybox, bank):
     data = toybox.depth()
     empty = DensePictures(data.val.pictures, torch.zeros_like(data.val.labels))
     exhibit = Depth(depth.DepthData(data.train, empty, data.low, data.high), 1, 0, OPTIONS)
-    looks = exhibit.look(bank)
-    assert math.isnan(looks[-1])
-    (grid,) = exhibit.draw({"a": looks})
+    findings = exhibit.look(bank)
+    assert math.isnan(findings[-1])
+    (grid,) = exhibit.draw({"a": findings})
     assert grid.notes["a"] == ["–"]
     assert len(grid.columns["truth"][0].unique()) == 1
 
@@ -105,9 +105,9 @@ def test_large_maps_are_kept_at_the_size_of_the_page(bank):
     labels[:, 250:] = 1
     split = DensePictures(TensorPictures(torch.rand(1, 3, 64, 48)), labels)
     exhibit = Segmentation(SegmentationData(split, split, 2), 1, 0, OPTIONS)
-    looks = exhibit.look(bank)
-    assert looks[0].shape == (336, 269)
-    (grid,) = exhibit.draw({"a": looks})
+    findings = exhibit.look(bank)
+    assert findings[0].shape == (336, 269)
+    (grid,) = exhibit.draw({"a": findings})
     assert grid.columns["truth"][0].shape == (3, 64, 48)
 
 

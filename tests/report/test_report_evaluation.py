@@ -32,7 +32,7 @@ def results(models, toybox):
 
 
 def test_a_page_shows_table_radar_pictures_and_examples(models, toybox, results, tmp_path):
-    told = []
+    calls = []
     path = write_evaluation_report(
         tmp_path / "report.html",
         results,
@@ -40,7 +40,7 @@ def test_a_page_shows_table_radar_pictures_and_examples(models, toybox, results,
         data=toybox,
         folder=tmp_path / "kept",
         title="Two toys",
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: calls.append((what, done, total)),
     )
     text = path.read_text(encoding="utf-8")
     assert all(
@@ -52,7 +52,7 @@ def test_a_page_shows_table_radar_pictures_and_examples(models, toybox, results,
         assert title in text
     assert text.count("Nearest neighbours</h3>") == 1  # knn and reading are both classification
     assert "every teacher is under a permissive licence (apache-2.0 and mit)" in text
-    assert [done for _, done, _ in told] == [0, 1] and "plain" in told[0][0]
+    assert [done for _, done, _ in calls] == [0, 1] and "plain" in calls[0][0]
     assert {file.name for file in (tmp_path / "kept").iterdir()} == {"features", "shown"}
 
 

@@ -21,9 +21,9 @@ class Counting:
         self.looked.append(bank.encoder.name)
         return [torch.tensor([1.5, float(len(self.looked))]), torch.arange(3)]
 
-    def draw(self, looks):
+    def draw(self, findings):
         tile = {"a": noise(1, 3, 4, 4)}
-        return [PictureGrid(label, str([one.tolist() for one in found]), tile) for label, found in looks.items()]
+        return [PictureGrid(label, str([one.tolist() for one in found]), tile) for label, found in findings.items()]
 
 
 def shown(exhibit, folder, *encoders, size=16):

@@ -35,8 +35,8 @@ def routed():
 
 def grids(models, data, shown=2):
     exhibit = Answers(data, shown)
-    looks = {name: exhibit.look(FeatureBank(model)) for name, model in models.items()}
-    return {grid.title.removeprefix("Multi-task: "): grid for grid in exhibit.draw(looks)}
+    findings = {name: exhibit.look(FeatureBank(model)) for name, model in models.items()}
+    return {grid.title.removeprefix("Multi-task: "): grid for grid in exhibit.draw(findings)}
 
 
 def test_a_block_per_task_shows_picture_truth_and_each_model():
@@ -92,11 +92,11 @@ def test_thin_boundaries_survive_shrinking():
 
 def test_router_weights_are_drawn_for_models_that_have_routers(routed):
     exhibit = Routing(Coloured(2))
-    looks = {"plain": exhibit.look(FeatureBank(PixelReader())), "routed": exhibit.look(FeatureBank(routed))}
-    assert looks["plain"] == []
+    findings = {"plain": exhibit.look(FeatureBank(PixelReader())), "routed": exhibit.look(FeatureBank(routed))}
+    assert findings["plain"] == []
     weights = router_weights(routed, [Coloured().read(index).image for index in range(2)])
-    assert torch.equal(looks["routed"][0], weights)
-    (figure,) = exhibit.draw(looks)
+    assert torch.equal(findings["routed"][0], weights)
+    (figure,) = exhibit.draw(findings)
     assert figure.title == "Router weights, routed" and figure.is_svg
     for word in ("stem", "one", "two", "normals", "depth", "level 1", "level 4", ">100<"):
         assert word in figure.image

@@ -13,8 +13,8 @@ def test_one_panel_per_headline_metric_with_all_models_in_percent():
     (figure,) = resolution_figures([hidden])
     assert figure.title == "knn, accuracy"
     assert "free" in figure.image and "fixed" in figure.image and "accuracy, %" in figure.image
-    told = "free 25 at 64, 50 at 128; fixed 75 at 96"
-    assert figure.alt == f"knn, accuracy over the input side (higher is better): {told}."
+    described = "free 25 at 64, 50 at 128; fixed 75 at 96"
+    assert figure.alt == f"knn, accuracy over the input side (higher is better): {described}."
     assert figure.caption == "Higher is better."
     ElementTree.fromstring(figure.image.replace("xlink:", ""))
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from lightning_fabric import Fabric
 
 from eyespot.audit.config import AuditConfig
-from eyespot.audit.measure import gradient_cosines, held_out_look, readout
+from eyespot.audit.measure import gradient_cosines, measure_held_out, readout
 from eyespot.audit.pictures import AuditPictures
 from eyespot.audit.result import MeasuredStudent
 from eyespot.audit.similarity import Matrix
@@ -116,7 +116,7 @@ class Experiment:
     def _measured(self, task: SubsetDistillation, name: str, seed: int) -> MeasuredStudent:
         """Losses against its own teachers, and what can be read out about all of them."""
         learner = task.learner(name)
-        losses, features = held_out_look(
+        losses, features = measure_held_out(
             learner, self.pictures.held_out, self.config.size, self.targets, self.config.batch_size
         )
         return MeasuredStudent(seed, learner.taught_by, losses, readout(features, self.targets))

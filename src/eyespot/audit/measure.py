@@ -24,7 +24,7 @@ Losses = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
-def held_out_look(
+def measure_held_out(
     learner: SubsetLearner, images: Tensor, size: int, targets: Mapping[str, Features], batch_size: int
 ) -> tuple[Losses, Features]:
     """A student's losses against its teachers on held-out pictures, and its features of them.

@@ -69,7 +69,7 @@ class SubsetLearner(FeatureLearner):
 
 
 class SubsetDistillation(SideBySide):
-    """Feature distillation of students that learn from different parts of one committee, from one look of it.
+    """Feature distillation of students that learn from different parts of one committee, from one pass of it.
 
     Args:
         students: by name.

@@ -180,7 +180,7 @@ class Trainer:
         first = self.fabric.is_global_zero
         log = RunLog(self.metrics_path, self.stage, self.step, self.engine.tensorboard) if first else None
         bar = TrainingBar(self.stage, self.optim.steps, self.step, first and self.engine.progress)
-        looks = self._steps_between_looks()
+        intervals = self._steps_between_calls()
         self.task.train()
         meter = Meter()
         self._mark, self._marked_step = time.monotonic(), self.step
@@ -200,18 +200,18 @@ class Trainer:
                     self._save()
                 if stop:
                     raise Stopped(f"stopped at step {self.step}; the same command continues")
-                self._tell_callbacks(looks)
+                self._tell_callbacks(intervals)
         if log:
             log.close()
 
-    def _steps_between_looks(self) -> set[int]:
+    def _steps_between_calls(self) -> set[int]:
         """`every` of all callbacks in all processes."""
         return {
             every for each in self.processes.gather([call.every for call in self.callbacks]) for every in each if every
         }
 
-    def _tell_callbacks(self, looks: set[int]) -> None:
-        if any(self.step % every == 0 for every in looks):
+    def _tell_callbacks(self, intervals: set[int]) -> None:
+        if any(self.step % every == 0 for every in intervals):
             self._gather()
         for callback in self.callbacks:
             if callback.every and self.step % callback.every == 0:

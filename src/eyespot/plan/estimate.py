@@ -228,11 +228,11 @@ class _Estimate:
         memory = self._memory(micro_batch)
         limit = int(self.hardware.memory_bytes * (1 - RESERVE))
         fitting = largest_fitting(self._memory, micro_batch, limit)
-        looks = {size: shaped.look(self._few, size) for size in shaped.teacher_sizes}
-        learns = {size: shaped.learn(self._few, size, self.largest[1]) for size in config.student_sizes}
-        teacher_flops = {name: fmean(look.flops[name] for look in looks.values()) for name in shaped.teachers}
-        forward = fmean(learn.forward_flops for learn in learns.values())
-        backward = fmean(learn.backward_flops for learn in learns.values())
+        teacher_passes = {size: shaped.teacher_pass(self._few, size) for size in shaped.teacher_sizes}
+        student_passes = {size: shaped.student_pass(self._few, size, self.largest[1]) for size in config.student_sizes}
+        teacher_flops = {name: fmean(one.flops[name] for one in teacher_passes.values()) for name in shaped.teachers}
+        forward = fmean(one.forward_flops for one in student_passes.values())
+        backward = fmean(one.backward_flops for one in student_passes.values())
         read = config.steps * config.batch_size
         statistics_steps = min(config.statistics_steps, config.steps)
         live = self._hours(sum(teacher_flops.values()), self.hardware.teacher_utilisation)
@@ -240,7 +240,7 @@ class _Estimate:
         live_hours = (read + statistics_steps * config.batch_size) * live
         facts = None
         if not config.teacher_sizes and not any(spec.startswith("stage:") for spec in self.outline.teachers):
-            kept = plan_cache(next(iter(looks.values())).shapes, cache, views, pictures.count)
+            kept = plan_cache(next(iter(teacher_passes.values())).shapes, cache, views, pictures.count)
             fill = None if kept.rows is None else kept.rows * live
             speed = read / max(student_hours * HOUR, 1e-12)
             facts = CacheFacts(self.outline.cached, kept, fill, live_hours, speed * sum(kept.row_bytes.values()))
@@ -285,8 +285,9 @@ class _Estimate:
 
     def _memory(self, pictures: int) -> Memory:
         """At the largest sizes."""
-        look, learn = self.shaped.look(pictures, self.largest[1]), self.shaped.learn(pictures, *self.largest)
-        return stage_memory(self.shaped, self.engine, self.gpus, pictures, look, learn)
+        of_teachers = self.shaped.teacher_pass(pictures, self.largest[1])
+        of_students = self.shaped.student_pass(pictures, *self.largest)
+        return stage_memory(self.shaped, self.engine, self.gpus, pictures, of_teachers, of_students)
 
     def _hours(self, flops: float, utilisation: float) -> float:
         """Device hours of so many operations."""
@@ -300,16 +301,16 @@ class _Estimate:
 
     @staticmethod
     def _facts(
-        subjects: Mapping[str, PlannedModel], sizes: Sequence[int | None], flops: Mapping[str, float]
+        models: Mapping[str, PlannedModel], sizes: Sequence[int | None], flops: Mapping[str, float]
     ) -> dict[str, ModelFacts]:
         return {
             name: ModelFacts(
-                subject.spec,
-                subject.parameters,
-                tuple(dict.fromkeys(subject.encoder.fitting_size(size) for size in sizes)),
+                model.spec,
+                model.parameters,
+                tuple(dict.fromkeys(model.encoder.fitting_size(size) for size in sizes)),
                 flops[name],
             )
-            for name, subject in subjects.items()
+            for name, model in models.items()
         }
 
 

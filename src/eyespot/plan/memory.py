@@ -34,7 +34,7 @@ class Memory:
         activations: what autograd keeps between forward and backward pass, and the targets.
         passing: what is needed beside all these at the fullest moment.
         peak: all together.
-        statistics_peak: the fullest moment of the look at the data before training.
+        statistics_peak: the fullest moment of the pass over the data before training.
     """
 
     pictures: int
@@ -61,8 +61,8 @@ def stage_memory(
     engine: EngineConfig,
     gpus: int,
     pictures: int,
-    look: TeacherPass,
-    learn: StudentPass,
+    of_teachers: TeacherPass,
+    of_students: StudentPass,
 ) -> Memory:
     """Adds up a device's memory; what each part is stands in `Memory`, how it follows in docs/plan.md.
 
@@ -71,25 +71,25 @@ def stage_memory(
         engine: how processes share the work.
         gpus: how many.
         pictures: in the micro-batch.
-        look: the teachers' pass over it.
-        learn: the students' pass over it.
+        of_teachers: the teachers' pass over it.
+        of_students: the students' pass over it.
     """
     sharded = engine.strategy == "fsdp" and gpus > 1
     shards = gpus if sharded else 1
     weights = math.ceil(stage.trained_parameters * WEIGHT_BYTES / shards)
-    averaged = sum(subject.weight_bytes for subject in stage.students.values()) if stage.config.ema_decay else 0
+    averaged = sum(model.weight_bytes for model in stage.students.values()) if stage.config.ema_decay else 0
     exchange = 0
     if sharded:  # two units at a time, the one in use and the next, in the precision of computing
         exchange = 2 * stage.largest_unit * (2 if stage.bfloat16 else WEIGHT_BYTES)
     elif gpus > 1:
         exchange = stage.trained_parameters * WEIGHT_BYTES
-    teachers = sum(subject.weight_bytes for subject in stage.teachers.values())
+    teachers = sum(model.weight_bytes for model in stage.teachers.values())
     teachers = math.ceil(teachers / (shards if engine.shard_teachers else 1))
     batch = math.ceil(stage.config.batch_size / gpus) * 3 * stage.view**2
     average = math.ceil(averaged / shards)
     moments = moments_of(stage.config) * weights
     staying = 2 * weights + moments + average + exchange + teachers + batch
-    working = max(look.peak_bytes, learn.peak_bytes)
+    working = max(of_teachers.peak_bytes, of_students.peak_bytes)
     return Memory(
         pictures=pictures,
         weights=weights,
@@ -99,10 +99,10 @@ def stage_memory(
         exchange=exchange,
         teachers=teachers,
         batch=batch,
-        activations=learn.activation_bytes,
-        passing=working - learn.activation_bytes,
+        activations=of_students.activation_bytes,
+        passing=working - of_students.activation_bytes,
         peak=staying + working,
-        statistics_peak=weights + average + teachers + batch + look.statistics_bytes,
+        statistics_peak=weights + average + teachers + batch + of_teachers.statistics_bytes,
     )
 
 

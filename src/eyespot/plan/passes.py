@@ -33,7 +33,7 @@ class TeacherPass:
         flops: operations per picture of each teacher, its targets' standardizer included.
         shapes: (C, D, rows, columns) of what each teacher hands on.
         peak_bytes: most memory beside weights and pictures while they look.
-        statistics_bytes: the same in the look at the data before training, which sums in float64.
+        statistics_bytes: the same in the pass over the data before training, which sums in float64.
     """
 
     flops: dict[str, int]
@@ -63,7 +63,7 @@ class ShapedStage:
     """A stage whose models are shapes.
 
     Args:
-        gallery: where models are looked up.
+        world: where models are looked up.
         outline: the stage.
         made: specs of what earlier stages make, by stage name.
         engine: precision and activation checkpointing.
@@ -92,8 +92,8 @@ class ShapedStage:
         # The moving average of "ema" reads numbers, which shapes have not; its operations are those of "channel".
         self._standardizer = "channel" if standardizer == "ema" else standardizer
         self._max_grid = outline.max_grid
-        self._looks: dict[tuple[int, int | None], TeacherPass] = {}
-        self._learnings: dict[tuple[int, int, int | None], StudentPass] = {}
+        self._teacher_passes: dict[tuple[int, int | None], TeacherPass] = {}
+        self._student_passes: dict[tuple[int, int, int | None], StudentPass] = {}
         with world.mode:
             self.task = self._make_task()
             if engine.activation_checkpointing:
@@ -101,9 +101,9 @@ class ShapedStage:
         self.view = self._view(outline)
 
     def _make_task(self) -> FeatureDistillation:
-        stand_ins = {name: StandIn(subject.encoder) for name, subject in self.teachers.items()}
+        stand_ins = {name: StandIn(model.encoder) for name, model in self.teachers.items()}
         task = FeatureDistillation(
-            {name: subject.encoder for name, subject in self.students.items()},
+            {name: model.encoder for name, model in self.students.items()},
             Committee(stand_ins, self._max_grid),
             adapter_width=self.config.adapter_width,
             student_sizes=self.config.student_sizes,
@@ -116,12 +116,10 @@ class ShapedStage:
         return task
 
     def _view(self, outline: StageOutline) -> int:
-        sides = [
-            subject.encoder.fitting_size(side) for subject in self.teachers.values() for side in self.teacher_sizes
-        ]
-        for subject in self.students.values():
+        sides = [model.encoder.fitting_size(side) for model in self.teachers.values() for side in self.teacher_sizes]
+        for model in self.students.values():
             own = {*outline.view_sizes, *self.config.student_sizes}
-            sides += [subject.encoder.fitting_size(side) for side in own]
+            sides += [model.encoder.fitting_size(side) for side in own]
         return max(max(side) for side in sides)
 
     @property
@@ -149,7 +147,7 @@ class ShapedStage:
         self.task.student_sizes = (size,)
         self.task.teacher_sizes = () if teacher_size is None else (teacher_size,)
 
-    def look(self, pictures: int, size: int | None) -> TeacherPass:
+    def teacher_pass(self, pictures: int, size: int | None) -> TeacherPass:
         """The committee's forward pass.
 
         Args:
@@ -157,34 +155,34 @@ class ShapedStage:
             size: wanted side for teachers that take any; None is each one's default.
         """
         key = (pictures, size)
-        if key not in self._looks:
-            self._looks[key] = self._look(*key)
-        return self._looks[key]
+        if key not in self._teacher_passes:
+            self._teacher_passes[key] = self._teacher_pass(*key)
+        return self._teacher_passes[key]
 
     @torch.no_grad()
-    def _look(self, pictures: int, size: int | None) -> TeacherPass:
-        flops, shapes, looks, standardizers = {}, {}, [], []
+    def _teacher_pass(self, pictures: int, size: int | None) -> TeacherPass:
+        flops, shapes, seen, standardizers = {}, {}, [], []
         with self.world.mode:
-            committee = Committee({name: subject.encoder for name, subject in self.teachers.items()}, self._max_grid)
+            committee = Committee({name: model.encoder for name, model in self.teachers.items()}, self._max_grid)
             batch = torch.empty(pictures, 3, self.view, self.view, dtype=torch.uint8)
             with WorkCounter() as looking, self._autocast():
                 images = as_unit_floats(batch)
-                for name, subject in self.teachers.items():
+                for name, model in self.teachers.items():
                     before = looking.flops
-                    features = committee.look(subject.encoder, images, size)
-                    dims = (subject.encoder.summary_dim, subject.encoder.patch_dim)
+                    features = committee.look(model.encoder, images, size)
+                    dims = (model.encoder.summary_dim, model.encoder.patch_dim)
                     standardizers.append(FeatureStandardizer(self._standardizer, dims))
                     standardizers[-1](features)
-                    looks.append(features)
+                    seen.append(features)
                     flops[name] = (looking.flops - before) // pictures
-                    flops[name] += subject.flops_in_file(size)
+                    flops[name] += model.flops_in_file(size)
                     shapes[name] = (features.summary.shape[1], *features.patches.shape[1:])
             with WorkCounter() as observing:
-                for features, standardizer in zip(looks, standardizers, strict=True):
+                for features, standardizer in zip(seen, standardizers, strict=True):
                     standardizer.observe(features)
         return TeacherPass(flops, shapes, looking.peak, max(looking.peak, looking.live + observing.peak))
 
-    def learn(self, pictures: int, size: int, teacher_size: int | None) -> StudentPass:
+    def student_pass(self, pictures: int, size: int, teacher_size: int | None) -> StudentPass:
         """Forward and backward pass of students, heads and losses; the targets are there and cost nothing.
 
         Args:
@@ -193,11 +191,11 @@ class ShapedStage:
             teacher_size: that of the teachers', for the grids of the targets.
         """
         key = (pictures, size, teacher_size)
-        if key not in self._learnings:
-            self._learnings[key] = self._learn(*key)
-        return self._learnings[key]
+        if key not in self._student_passes:
+            self._student_passes[key] = self._student_pass(*key)
+        return self._student_passes[key]
 
-    def _learn(self, pictures: int, size: int, teacher_size: int | None) -> StudentPass:
+    def _student_pass(self, pictures: int, size: int, teacher_size: int | None) -> StudentPass:
         self._set_sizes(size, teacher_size)
         with self.world.mode:
             batch = {"images": torch.empty(pictures, 3, self.view, self.view, dtype=torch.uint8), "step": 0}

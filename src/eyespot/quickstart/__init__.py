@@ -20,7 +20,7 @@ from eyespot.engine.config import OptimConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
-from eyespot.quickstart.experts import EXPERTS, Lessons, text_tower_spec, train_expert
+from eyespot.quickstart.experts import EXPERTS, SceneBatches, text_tower_spec, train_expert
 from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.presets import read_settings
 from eyespot.runs.config import RUNTIME_ONLY
@@ -73,9 +73,9 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
 
     say(f"[bold]1/5[/bold] three experts learn from {size.scenes} toybox scenes: {', '.join(EXPERTS)}")
     optim = OptimConfig(steps=size.expert_steps, batch_size=64, learning_rate=2e-3, warmup_steps=20, weight_decay=0.02)
-    lessons = Lessons(size.scenes, PICTURE, 64, seed, fabric.global_rank, fabric.world_size)
+    batches = SceneBatches(size.scenes, PICTURE, 64, seed, fabric.global_rank, fabric.world_size)
     for name in EXPERTS:
-        train_expert(fabric, name, EXPERT_MODELS[name], lessons, optim, config.engine, output, seed)
+        train_expert(fabric, name, EXPERT_MODELS[name], batches, optim, config.engine, output, seed)
 
     say("[bold]2/5[/bold] a student learns straight from the three experts, for comparison")
     direct = load_encoder(f"run/{distill(direct_config(config), output / 'direct')}")

@@ -67,7 +67,7 @@ class ReadHead(nn.Module):
 EXPERTS: dict[str, Callable[[Encoder], nn.Module]] = {"what": WhatHead, "where": WhereHead, "read": ReadHead}
 
 
-class Lessons:
+class SceneBatches:
     """Rendered scenes with their labels, as batches that are a pure function of the step.
 
     Args:
@@ -102,7 +102,7 @@ class Lessons:
             step += 1
 
     def fingerprint(self) -> str:
-        """Tells whether these are the same lessons."""
+        """Tells whether these are the same scenes in the same order; worded as in the checkpoints of older runs."""
         return f"toybox lessons {self.count}@{self.size} seed {self.seed}"
 
 
@@ -140,7 +140,7 @@ def train_expert(
     fabric: Fabric,
     name: str,
     spec: str,
-    lessons: Lessons,
+    batches: SceneBatches,
     optim: OptimConfig,
     engine: EngineConfig,
     run: Path,
@@ -156,7 +156,7 @@ def train_expert(
     trainer = Trainer(
         fabric,
         ExpertTask(encoder, head),
-        lessons,
+        batches,
         optim=optim,
         engine=engine,
         folder=run / f"expert-{name}",

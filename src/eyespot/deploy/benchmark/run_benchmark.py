@@ -16,8 +16,8 @@ from eyespot.deploy.benchmark.loading import Target
 from eyespot.deploy.benchmark.plot import write_plot
 from eyespot.deploy.benchmark.process import WorkerError, WorkerProcess
 from eyespot.deploy.benchmark.runtimes import RUNTIMES, Runtime, find_runtimes, library_versions
-from eyespot.deploy.benchmark.subjects import TimedModel, WantedSize, read_timed_model
 from eyespot.deploy.benchmark.table import BenchmarkTable, Group, Row
+from eyespot.deploy.benchmark.timed_models import TimedModel, WantedSize, read_timed_model
 from eyespot.evaluate.progress import Progress
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
@@ -70,15 +70,15 @@ def benchmark(
     _check(models, threads=threads, rounds=rounds, runs=runs, batches=min(batches, default=0))
     chosen = find_runtimes(RUNTIMES if runtimes is None else runtimes)
     plan = TimingPlan(threads, rounds, runs, turn_seconds, Path(output), Path(powercap))
-    subjects = [read_timed_model(model, image_sizes, batches) for model in dict.fromkeys(models)]
+    timed_models = [read_timed_model(model, image_sizes, batches) for model in dict.fromkeys(models)]
     machine = {**machine_info(), "libraries": library_versions()}
     settings = {"threads": threads, "rounds": rounds, "runs": runs, "turn_seconds": turn_seconds}
     table = BenchmarkTable([], machine, settings)
-    work = [(subject, group) for subject in subjects for group in subject.groups]
+    work = [(timed, group) for timed in timed_models for group in timed.groups]
     with plan.start("peak") as peak_worker:
-        for done, (subject, group) in enumerate(work):
+        for done, (timed, group) in enumerate(work):
             say = partial(_say, progress, group.label, done, len(work))
-            rows = _measure(subject, group, chosen, plan, partial(_peak, peak_worker), say)
+            rows = _measure(timed, group, chosen, plan, partial(_peak, peak_worker), say)
             table = BenchmarkTable([*table.rows, *rows], machine, settings)
             _write(table, plan.folder)
     return table
@@ -93,7 +93,7 @@ def _check(models: Sequence[str], **numbers: int) -> None:
 
 
 def _measure(
-    subject: TimedModel,
+    timed: TimedModel,
     group: Group,
     chosen: Sequence[Runtime],
     plan: TimingPlan,
@@ -101,15 +101,15 @@ def _measure(
     say: Callable[[str], None],
 ) -> list[Row]:
     """The rows of one group."""
-    if subject.file_format:
-        chosen = [replace(RUNTIMES[subject.file_format], precision=None)]
+    if timed.file_format:
+        chosen = [replace(RUNTIMES[timed.file_format], precision=None)]
     rows = {
         runtime.name: Row(group, runtime.name, "skipped", runtime.missing, runtime.precision)
         for runtime in chosen
         if runtime.missing
     }
     targets: list[Target] = []
-    for runtime, file in _files(subject, group, [entry for entry in chosen if entry.name not in rows], plan, say):
+    for runtime, file in _files(timed, group, [entry for entry in chosen if entry.name not in rows], plan, say):
         if isinstance(file, WorkerError):
             rows[runtime.name] = Row(group, runtime.name, "failed", f"export: {file}", runtime.precision)
         else:
@@ -119,14 +119,14 @@ def _measure(
 
 
 def _files(
-    subject: TimedModel, group: Group, runtimes: Sequence[Runtime], plan: TimingPlan, say: Callable[[str], None]
+    timed: TimedModel, group: Group, runtimes: Sequence[Runtime], plan: TimingPlan, say: Callable[[str], None]
 ) -> Iterator[tuple[Runtime, Path | WorkerError | None]]:
     """What each runtime needs on disk (or why it cannot be made), made by workers of their own unless it is there."""
-    if subject.file_format:
+    if timed.file_format:
         yield from ((runtime, None) for runtime in runtimes)
         return
     root = plan.folder / "exports"
-    folders = {entry.name: export_folder(root, subject.weights, entry, group, plan.threads) for entry in runtimes}
+    folders = {entry.name: export_folder(root, timed.weights, entry, group, plan.threads) for entry in runtimes}
     jobs: dict[Path, Future[Path | WorkerError]] = {}
     with ThreadPoolExecutor(EXPORTS_AT_ONCE) as pool:
         for runtime in runtimes:

@@ -260,8 +260,8 @@ def _refuse_misfits(state: Mapping[str, Tensor], encoder: TimmEncoder, name: str
     values = [_value_problem(key, backbone, wanted[key]) for key in fitting]
     problems += [problem for problem in values if problem]
     if problems:
-        told = _stranger(backbone, encoder, name) or listed(problems)
-        raise ValueError(f"{source} does not fit the official layout of eupe/{name}: {told}")
+        problem = _stranger(backbone, encoder, name) or listed(problems)
+        raise ValueError(f"{source} does not fit the official layout of eupe/{name}: {problem}")
 
 
 def _value_problem(name: str, state: Mapping[str, Tensor], wanted: Tensor) -> str | None:

@@ -82,8 +82,8 @@ class LevelTeachers(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.train(False)
-        self._looks = {name: LevelLook(teacher, depths) for name, teacher in self.items()}
-        self.widths = {name: self._probe(name) for name in self._looks}
+        self._level_maps = {name: LevelMaps(teacher, depths) for name, teacher in self.items()}
+        self.widths = {name: self._probe(name) for name in self._level_maps}
 
     mean: Tensor
     std: Tensor
@@ -105,24 +105,24 @@ class LevelTeachers(nn.Module):
             size: (height, width), or the side of a square, at which teachers look that take any; None: that of the
                 pictures.
         """
-        return {name: self.look(name, images, size) for name in self._looks}
+        return {name: self.look(name, images, size) for name in self._level_maps}
 
     def look(self, name: str, images: Tensor, size: Size = None) -> dict[int, Tensor]:
         """One teacher's maps by level; see `forward`."""
-        look, teacher = self._looks[name], self._looks[name].teacher
+        level_maps, teacher = self._level_maps[name], self._level_maps[name].teacher
         height, width = images.shape[2:]
         if self.inputs == "own":
             pictures = resize_pictures(images, teacher.fitting_size(size or (height, width)))
-            maps = look(pictures)
+            maps = level_maps(pictures)
         else:
             pictures = resize_pictures(images, _pair(size) or (height, width))
-            with _normalising_by(self.mean, self.std, look.normalising):
-                maps = look(_as_published(pictures, teacher, self.mean))
+            with _normalising_by(self.mean, self.std, level_maps.normalising):
+                maps = level_maps(_as_published(pictures, teacher, self.mean))
         return {level: self._limited(value.float()) for level, value in maps.items()}
 
     def looked_size(self, name: str, height: int, width: int, size: Size = None) -> tuple[int, int]:
         """(height, width) in pixels at which a teacher looks at pictures of a size; see `forward`."""
-        teacher = self._looks[name].teacher
+        teacher = self._level_maps[name].teacher
         if self.inputs == "as_published" and teacher.native_size is None:
             rows, columns = _pair(size) or (height, width)
             return rows // teacher.stride * teacher.stride, columns // teacher.stride * teacher.stride
@@ -136,18 +136,18 @@ class LevelTeachers(nn.Module):
 
     @torch.no_grad()
     def _probe(self, name: str) -> dict[int, int]:
-        look = self._looks[name]
-        if look.levels == (STAGES - 1,):
-            return {level: look.teacher.patch_dim for level in look.levels}
-        size = look.teacher.default_size
+        level_maps = self._level_maps[name]
+        if level_maps.levels == (STAGES - 1,):
+            return {level: level_maps.teacher.patch_dim for level in level_maps.levels}
+        size = level_maps.teacher.default_size
         try:
-            maps = look(torch.full((1, 3, *size), 0.5, device=look.teacher.device))
+            maps = level_maps(torch.full((1, 3, *size), 0.5, device=level_maps.teacher.device))
         except ValueError as error:
             raise ValueError(f"teacher {name!r} does not show its levels: {error}") from error
         return {level: value.shape[1] for level, value in maps.items()}
 
 
-class LevelLook:
+class LevelMaps:
     """Asks one teacher for its maps by level.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the line drawings of the report have in common: size of a panel, looks of lines, legend, settings."""
+"""What the line drawings of the report have in common: size of a panel, properties of lines, legend, settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eyespot.report.exhibits.figures import INK
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
-def line_look(number: int) -> dict[str, Any]:
+def line_properties(number: int) -> dict[str, Any]:
     """Colour and dash of the line with this number; 32 different ones."""
     return {
         "color": PALETTE[number % len(PALETTE)],

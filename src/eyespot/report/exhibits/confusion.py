@@ -16,7 +16,7 @@ from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.classification import answers, class_places, confusion
 from eyespot.report.drawing.plots import style
 from eyespot.report.exhibits.figures import AnyFigure, Figure, svg_of
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 
 _MOST = 24  # classes that a drawing names legibly
 _TOLD = 5
@@ -46,9 +46,9 @@ class Confusion:
         others = counts.sum(1) - counts[:, places].sum(1)
         return [torch.cat([counts[:, places], others[:, None]], dim=1)]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """One matrix per encoder; of many classes those with the most mistakes."""
-        return [self._figure(label, found[0]) for label, found in looks.items()]
+        return [self._figure(label, found[0]) for label, found in findings.items()]
 
     def _figure(self, label: str, counts: Tensor) -> Figure:
         total, right = counts.sum(1), counts.diagonal()

@@ -16,7 +16,7 @@ from eyespot.engine.metrics import read_lines
 from eyespot.evaluate.results import Metric
 from eyespot.evaluate.tasks import TASKS
 from eyespot.report.drawing.colours import PALETTE
-from eyespot.report.drawing.plots import DASHES, legend, line_look, panel, style
+from eyespot.report.drawing.plots import DASHES, legend, line_properties, panel, style
 from eyespot.report.exhibits.figures import INK, Figure, svg_of
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -157,7 +157,7 @@ def _times(records: Records, key: str, factor: float) -> Records:
 
 def _overlaid(runs: Mapping[str, Records], key: str, label: str, scale: Scaling, prefix: str = "") -> list[Figure]:
     """One panel per stage with a line per run."""
-    looks = {run: line_look(number) for number, run in enumerate(runs)}
+    properties = {run: line_properties(number) for number, run in enumerate(runs)}
     figures = []
     for stage in dict.fromkeys(stage for records in runs.values() for stage in records):
         lines = {run: line for run, records in runs.items() if (line := _curve(records.get(stage, ()), key))}
@@ -167,7 +167,7 @@ def _overlaid(runs: Mapping[str, Records], key: str, label: str, scale: Scaling,
         with matplotlib.rc_context(style(title)):
             drawing, axes = panel("step", label)
             for run, (steps, values) in lines.items():
-                axes.plot(steps, values, label=run, linewidth=1.4, **looks[run])
+                axes.plot(steps, values, label=run, linewidth=1.4, **properties[run])
             scale(axes, [values for _, values in lines.values()])
             legend(drawing, axes)
             svg = svg_of(drawing)

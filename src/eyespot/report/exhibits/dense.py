@@ -23,7 +23,7 @@ from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, 
 from eyespot.evaluate.protocols import depth, normals, segmentation
 from eyespot.report.drawing.paints import Paint, at, class_painter, depth_painter, paint_normals, small
 from eyespot.report.exhibits.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, shrunk
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 
 _PROBE_OPTIONS = ("steps", "batch_size", "learning_rate")
 
@@ -68,7 +68,7 @@ class _DenseExhibit(ABC):
                 scores.append(score)
         return [*maps, torch.tensor(scores)]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """Picture, truth and every encoder's prediction."""
         photos = [shrunk(self.data.val.pictures.original(index)) for index in self._chosen]
         truths = [small(self.data.val.labels[index]) for index in self._chosen]
@@ -78,8 +78,8 @@ class _DenseExhibit(ABC):
             return [paint(at(one, photo), photo) for one, photo in zip(maps, photos, strict=True)]
 
         columns = {"picture": photos, "truth": column(truths)}
-        columns |= {label: column(found[:-1]) for label, found in looks.items()}
-        notes = {label: [self._note(score) for score in found[-1].tolist()] for label, found in looks.items()}
+        columns |= {label: column(found[:-1]) for label, found in findings.items()}
+        notes = {label: [self._note(score) for score in found[-1].tolist()] for label, found in findings.items()}
         return [PictureGrid(self.title, f"{self.words} {self._origin}", columns, notes, scale)]
 
     @cached_property

@@ -17,7 +17,7 @@ from eyespot.evaluate.finished import FinishedMeasurements
 from eyespot.files import atomic_path
 from eyespot.report.exhibits.figures import AnyFigure
 
-Looks = Mapping[str, Sequence[Tensor]]
+Findings = Mapping[str, Sequence[Tensor]]
 """Label of an encoder -> what an exhibit's `look` found."""
 
 
@@ -43,7 +43,7 @@ class Exhibit(Protocol):
         """What one encoder makes of the pictures; small tensors."""
         ...
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """The figures, all encoders side by side."""
         ...
 
@@ -59,18 +59,18 @@ class Gallery:
     def __init__(self, exhibits: Sequence[Exhibit], folder: Path | None = None) -> None:
         self.exhibits = list(exhibits)
         self._folder = folder
-        self._looks: list[dict[str, list[Tensor]]] = [{} for _ in self.exhibits]
+        self._findings: list[dict[str, list[Tensor]]] = [{} for _ in self.exhibits]
 
     def add(self, label: str, bank: FeatureBank) -> None:
         """Looks through one encoder; its weights are not needed any more after that."""
-        for exhibit, looks in zip(self.exhibits, self._looks, strict=True):
-            looks[label] = self._look(exhibit, bank)
+        for exhibit, findings in zip(self.exhibits, self._findings, strict=True):
+            findings[label] = self._look(exhibit, bank)
 
     def figures(self) -> list[AnyFigure]:
         """All figures, in the order of the exhibits."""
         hung: list[AnyFigure] = []
-        for exhibit, looks in zip(self.exhibits, self._looks, strict=True):
-            hung += exhibit.draw(looks) if looks else []
+        for exhibit, findings in zip(self.exhibits, self._findings, strict=True):
+            hung += exhibit.draw(findings) if findings else []
         return hung
 
     def _look(self, exhibit: Exhibit, bank: FeatureBank) -> list[Tensor]:

@@ -16,7 +16,7 @@ from eyespot.data.loading.sampling import spread
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.correspondence import correct_points, match
 from eyespot.report.exhibits.figures import AnyFigure, PictureStrips, Strip, StripGroup
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 
 ALPHA = 0.1
 _HEIGHT, _GAP = 240, 8  # pixels of the pair's picture
@@ -50,7 +50,7 @@ class Matches:
             for pair in self._chosen
         ]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """One group per pair: the true matches, then each encoder's."""
         if not self._chosen:
             return []
@@ -58,7 +58,7 @@ class Matches:
         for number, pair in enumerate(self._chosen):
             canvas = _side_by_side(self._photo(pair, 0), self._photo(pair, 1))
             truth = self._strip("true places", canvas, pair, pair.target_points.float())
-            strips = [self._strip(label, canvas, pair, found[number]) for label, found in looks.items()]
+            strips = [self._strip(label, canvas, pair, found[number]) for label, found in findings.items()]
             groups.append(StripGroup(f"Pair {number + 1}", [truth, *strips]))
         caption = (
             "Points of the left picture and the places in the right one whose patches are most alike. Full lines with "

@@ -36,7 +36,7 @@ from eyespot.report.drawing.paints import (
 )
 from eyespot.report.drawing.plots import style
 from eyespot.report.exhibits.figures import PICTURE_SIDE, AnyFigure, Figure, PictureGrid, Scale, shrunk, svg_of
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 
 _THRESHOLDS = 9  # of boundaries in a single picture: enough for a note below it
 _ROUTED = 16  # pictures over which the routers' weights are averaged
@@ -148,14 +148,14 @@ class Answers:
                     scores[row, column] = _score(task, output[name], sample.labels[name])
         return [*maps, scores]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """One grid per task that any model answers."""
         photos = [shrunk(sample.image) for sample in self._samples]
         grids = []
         for row, name in enumerate(self.data.tasks):
-            maps = {label: found[row * len(photos) : (row + 1) * len(photos)] for label, found in looks.items()}
+            maps = {label: found[row * len(photos) : (row + 1) * len(photos)] for label, found in findings.items()}
             answered = {label: found for label, found in maps.items() if found[0].numel()}
-            scores = {label: looks[label][-1][row].tolist() for label in answered}
+            scores = {label: findings[label][-1][row].tolist() for label in answered}
             if answered:
                 grids.append(self._grid(name, photos, answered, scores))
         return [*grids]
@@ -242,9 +242,9 @@ class Routing:
         weights = router_weights(model, [self.data.read(index).image for index in self._chosen])
         return [weights, _as_tensor(list(model.tasks)), _as_tensor(expert_names(model))]  # type: ignore[arg-type]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """One table per model."""
-        return [self._figure(label, found) for label, found in looks.items() if found]
+        return [self._figure(label, found) for label, found in findings.items() if found]
 
     def _figure(self, label: str, found: Sequence[Tensor]) -> Figure:
         weights, (tasks, experts) = found[0], (_as_names(names) for names in found[1:])

@@ -14,7 +14,7 @@ from eyespot.data.loading.sampling import spread
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.knn import nearest
 from eyespot.report.exhibits.figures import AnyFigure, PictureStrips, Strip, StripGroup, as_bytes
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 
 _SIDE = 128  # pixels of a picture in a strip
 
@@ -43,9 +43,9 @@ class Neighbours:
         asked = bank.summaries(self.data.val.pictures)[self._chosen]
         return [known[nearest(train, asked, self.k)[1]]]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """One group of strips per query."""
-        groups = [self._group(number, index, looks) for number, index in enumerate(self._chosen.tolist())]
+        groups = [self._group(number, index, findings) for number, index in enumerate(self._chosen.tolist())]
         if not groups:
             return []
         caption = (
@@ -59,9 +59,9 @@ class Neighbours:
         labelled = (self.data.val.labels >= 0).nonzero()[:, 0]
         return labelled[torch.tensor(spread(len(labelled), self.queries), dtype=torch.int64)]
 
-    def _group(self, number: int, index: int, looks: Looks) -> StripGroup:
+    def _group(self, number: int, index: int, findings: Findings) -> StripGroup:
         label = int(self.data.val.labels[index])
-        strips = [self._strip(model, found[0][number], label) for model, found in looks.items()]
+        strips = [self._strip(model, found[0][number], label) for model, found in findings.items()]
         return StripGroup(self.data.classes[label].replace("_", " "), strips, _picture(self.data.val, index))
 
     def _strip(self, model: str, found: Tensor, label: int) -> Strip:

@@ -14,7 +14,7 @@ from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.feature_geometry import norm_outliers
 from eyespot.report.drawing.colours import in_colours, stops
 from eyespot.report.exhibits.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, as_bytes
-from eyespot.report.exhibits.gallery import Looks
+from eyespot.report.exhibits.gallery import Findings
 from eyespot.report.exhibits.pca import pca_pictures
 from eyespot.report.pages.sheet import patch_map
 
@@ -57,14 +57,14 @@ class Seen:
         more = self.more_sizes if encoder.native_size is None else ()
         return [patch_map(encoder, self.pictures, size) for size in (self.size, *more)]
 
-    def draw(self, looks: Looks) -> list[AnyFigure]:
+    def draw(self, findings: Findings) -> list[AnyFigure]:
         """A grid of PCA colours, one at several sizes if any encoder takes them, and one of token norms."""
-        guide = self.align_to if self.align_to is not None and self.align_to in looks else list(looks)[-1]
-        reference = looks[guide][0]
-        figures: list[AnyFigure] = [self._pca(looks, reference, guide)]
-        if any(len(maps) > 1 for maps in looks.values()):
-            figures.append(self._at_sizes(looks, reference))
-        return [*figures, self._norms(looks)]
+        guide = self.align_to if self.align_to is not None and self.align_to in findings else list(findings)[-1]
+        reference = findings[guide][0]
+        figures: list[AnyFigure] = [self._pca(findings, reference, guide)]
+        if any(len(maps) > 1 for maps in findings.values()):
+            figures.append(self._at_sizes(findings, reference))
+        return [*figures, self._norms(findings)]
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -73,10 +73,10 @@ class Seen:
         factor = min(1.0, PICTURE_SIDE / max(height, width))
         return max(1, round(height * factor)), max(1, round(width * factor))
 
-    def _pca(self, looks: Looks, reference: Tensor, guide: str) -> PictureGrid:
+    def _pca(self, findings: Findings, reference: Tensor, guide: str) -> PictureGrid:
         columns = {"picture": as_bytes(self.pictures)} | {
             label: pca_pictures(maps[0], self._shape, align_to=None if label == guide else reference)
-            for label, maps in looks.items()
+            for label, maps in findings.items()
         }
         return PictureGrid(
             "What each encoder sees",
@@ -86,7 +86,7 @@ class Seen:
             columns,
         )
 
-    def _at_sizes(self, looks: Looks, reference: Tensor) -> PictureGrid:
+    def _at_sizes(self, findings: Findings, reference: Tensor) -> PictureGrid:
         short = min(self.pictures.shape[2:])
         sizes = [self.size or short, *self.more_sizes]
         order = sorted(range(len(sizes)), key=lambda place: sizes[place])
@@ -94,7 +94,7 @@ class Seen:
             f"{label} at {sizes[place]} px": pca_pictures(
                 maps[place], self._shape, align_to=reference, basis=maps[0] if place else None
             )
-            for label, maps in looks.items()
+            for label, maps in findings.items()
             if len(maps) > 1
             for place in order
         }
@@ -105,10 +105,10 @@ class Seen:
             columns,
         )
 
-    def _norms(self, looks: Looks) -> PictureGrid:
+    def _norms(self, findings: Findings) -> PictureGrid:
         columns: dict[str, Tensor | Sequence[Tensor]] = {"picture": as_bytes(self.pictures)}
         notes = {}
-        for label, maps in looks.items():
+        for label, maps in findings.items():
             norms = maps[0].norm(dim=1)
             share = norms / norms.median().clamp(min=1e-12)
             colours = in_colours(share, 0, _MOST_NORM, "magma").transpose(0, 1)

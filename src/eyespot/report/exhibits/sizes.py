@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import Metric
-from eyespot.report.drawing.plots import legend, line_look, panel, style
+from eyespot.report.drawing.plots import legend, line_properties, panel, style
 from eyespot.report.exhibits.figures import Figure, svg_of
 from eyespot.report.exhibits.labels import short_labels
 
@@ -45,9 +45,9 @@ def _figure(curve: ResolutionCurve, metric: Metric) -> Figure | None:
     with matplotlib.rc_context(style(f"sizes {title}")):
         drawing, axes = panel("input side, pixels", f"{metric.name}, {metric.unit}" if metric.unit else metric.name)
         for number, (model, (sides, values)) in enumerate(lines.items()):
-            look = line_look(number) | ({"linestyle": ""} if model in curve.fixed else {})
+            properties = line_properties(number) | ({"linestyle": ""} if model in curve.fixed else {})
             marker = _MARKERS[number % len(_MARKERS)]
-            axes.plot(sides, values, label=labels[model], marker=marker, markersize=5, linewidth=1.4, **look)
+            axes.plot(sides, values, label=labels[model], marker=marker, markersize=5, linewidth=1.4, **properties)
         axes.margins(x=0.05)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(_ticks([sides for sides, _ in lines.values()])))
@@ -55,11 +55,13 @@ def _figure(curve: ResolutionCurve, metric: Metric) -> Figure | None:
         axes.xaxis.set_minor_locator(NullLocator())
         legend(drawing, axes)
         svg = svg_of(drawing)
-    told = "; ".join(
+    described = "; ".join(
         f"{labels[model]} {', '.join(f'{value:.3g} at {side:.0f}' for side, value in zip(*line, strict=True))}"
         for model, line in lines.items()
     )
-    return Figure(title, arrow[0].upper() + arrow[1:] + ".", svg, alt=f"{title} over the input side ({arrow}): {told}.")
+    return Figure(
+        title, arrow[0].upper() + arrow[1:] + ".", svg, alt=f"{title} over the input side ({arrow}): {described}."
+    )
 
 
 def _ticks(sides: Sequence[Sequence[float]], least: float = 1.15) -> list[float]:

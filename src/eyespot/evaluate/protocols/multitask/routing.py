@@ -41,7 +41,7 @@ def router_weights(model: Encoder, pictures: Sequence[Tensor]) -> Tensor:
         raise ValueError(f"{model.name} needs routers, a path that is on and at least one picture to have weights")
     routed: Any = model
     with eval_mode(model):
-        looks = [routed.look(padded(model, picture)[0]) for picture in pictures]
-        weights = [[torch.cat(routed.weights(levels, task)) for task in routed.tasks] for levels in looks]
+        seen = [routed.look(padded(model, picture)[0]) for picture in pictures]
+        weights = [[torch.cat(routed.weights(levels, task)) for task in routed.tasks] for levels in seen]
     means = torch.stack([torch.stack(of_picture) for of_picture in weights]).float().mean(0)  # [tasks, levels, experts]
     return means.transpose(0, 1).cpu()
