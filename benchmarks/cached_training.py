@@ -118,7 +118,7 @@ class TimedLoader:
     def batches(self, start_step: int = 0) -> Iterator[Any]:
         made = self.loader.batches(start_step)
         for _ in itertools.count():
-            if torch.is_grad_enabled():  # not in the look at the data before training
+            if torch.is_grad_enabled():  # not in the pass over the data before training
                 self.marks.append((cpu_seconds(), time.perf_counter()))
             yield next(made)
 
@@ -147,7 +147,7 @@ def make_setting(args: argparse.Namespace) -> Setting:
 
 
 def fill(setting: Setting, caches: Mapping[str, CachedCommittee]) -> tuple[float, dict[str, Features]]:
-    """Fills all caches from one look at every row; CPU seconds of that look per row, and the features of one batch."""
+    """Fills all caches from one pass over every row; its CPU seconds per row, and the features of one batch."""
     rows = part_of(next(iter(caches.values())).rows.count, 0, 1)
     seconds, batch_size = 0.0, setting.config.stage1.batch_size
     features: dict[str, Features] = {}
@@ -171,7 +171,7 @@ def fill(setting: Setting, caches: Mapping[str, CachedCommittee]) -> tuple[float
 def train(setting: Setting, arm: Arm, folder: Path) -> None:
     """One training of an arm; notes time per step and losses."""
     config, stage = setting.config, setting.config.stage1
-    setting.loader.companion = arm.committee.companion if isinstance(arm.committee, CachedCommittee) else None
+    setting.loader.extra_entries = arm.committee.extra_entries if isinstance(arm.committee, CachedCommittee) else None
     assert config.proxy is not None
     student: Encoder = new_encoder(config.proxy, 0, "proxy")
     seed_everything(0, "heads")
@@ -231,12 +231,12 @@ def measured(setting: Setting, name: str, arm: Arm, arms: Mapping[str, Arm]) -> 
 
 def reading(setting: Setting, cache: CachedCommittee) -> dict[str, float]:
     """CPU milliseconds per picture, over all teachers: to read and check rows (a data worker), to decode them."""
-    companion, batch = cache.companion, setting.loader.batch(0)
+    extra_entries, batch = cache.extra_entries, setting.loader.batch(0)
     ids = [batch[key] for key in ("source", "index", "view")]
     entries: dict[str, Any] = {}
 
     def read() -> None:
-        entries.update(companion(*ids))
+        entries.update(extra_entries(*ids))
 
     def decode() -> None:
         cache({**batch, **entries})
@@ -317,7 +317,7 @@ def main() -> None:
             for name, arm in arms.items():
                 train(setting, arm, args.work)
                 print(f"round {number + 1}, {name}: {1000 * arm.cpu[-1]:.0f} ms CPU a step", flush=True)
-        setting.loader.companion = None
+        setting.loader.extra_entries = None
         lines = {name: measured(setting, name, arm, arms) for name, arm in arms.items()}
     table = as_table(lines)
     print("\n".join(table))

@@ -3,7 +3,7 @@
     python benchmarks/sak.py --shared SHARED --work WORK [--seeds 0 1 2] [--scale 1.0]
 
 The committee are four experts (classes, segmentation, depth, key points), the labels those of CamVid (segmentation,
-boundary) and of an RGB-D kitchen (depth, normals, boundary). All arms of a seed are trained side by side, from one look
+boundary) and of an RGB-D kitchen (depth, normals, boundary). All arms of a seed are trained side by side, from one pass
 of the teachers, by the recipe `sak`. All have the same labelled steps; only those that teachers teach have a stage 1
 without labels before, as in the paper. What is finished is not done again.
 

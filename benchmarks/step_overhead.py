@@ -54,7 +54,7 @@ class TakingTurns:
         for step in itertools.count(start_step):
             start = time.process_time()
             yield self.batch(step)
-            if torch.is_grad_enabled():  # not in the look at the data before training
+            if torch.is_grad_enabled():  # not in the pass over the data before training
                 self.engine_times.append(time.process_time() - start)
                 self.hand_times.append(cpu_seconds(self.by_hand))
 

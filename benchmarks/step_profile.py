@@ -215,8 +215,8 @@ def instruments(watch: StopWatch, trainer: Trainer, task: FeatureDistillation, l
     for module in task.modules():
         if isinstance(module, FeatureStandardizer | TeacherAdapter):
             watch.hook("standardizers" if isinstance(module, FeatureStandardizer) else "heads: forward", module)
-    if loader.companion is not None:
-        loader.companion = watch.timed("read cached features", loader.companion)
+    if loader.extra_entries is not None:
+        loader.extra_entries = watch.timed("read cached features", loader.extra_entries)
     places: list[tuple[Any, str, str]] = [
         (eyespot.data.loading.pictures, "draw_view", "draw view"),
         (eyespot.data.loading.pictures, "apply_view", "view: crop, resize, colour"),
@@ -290,7 +290,7 @@ def profile(arm: Arm, shared: Path | None, steps: int, cache: Path, watched: boo
         )
         with instruments(watch, trainer, task, loader) if watched else ExitStack():
             trainer.train()
-    # The accounts before the look at the data, before training and of its first two steps, which warm up, are left out.
+    # The accounts before the pass over the data, before training and of two steps that warm up are left out.
     return watch.steps[4:]
 
 
@@ -302,7 +302,7 @@ def filled_cache(committee: Committee, loader: PictureLoader, folder: Path, step
     for batch in islice(loader.batches(), steps):
         cached(batch)
     cached.flush()
-    loader.companion = cached.companion
+    loader.extra_entries = cached.extra_entries
     return cached
 
 

@@ -116,7 +116,9 @@ def test_the_teachers_are_no_part_of_the_module(tmp_path):
 def test_the_companion_reads_for_the_committee(tmp_path):
     reference = filled(tmp_path)
     committee = cached(tmp_path)
-    entries = pickle.loads(pickle.dumps(committee.companion))(*(EVERYTHING[key] for key in ("source", "index", "view")))
+    entries = pickle.loads(pickle.dumps(committee.extra_entries))(
+        *(EVERYTHING[key] for key in ("source", "index", "view"))
+    )
     assert entries["cache/fine"].dtype == torch.uint8 and entries["cache/fine/there"].all()
     shutil.rmtree(tmp_path)  # all that is needed is in the batch
     assert equal(committee({**EVERYTHING, **entries}), reference)
@@ -125,7 +127,7 @@ def test_the_companion_reads_for_the_committee(tmp_path):
 
 def test_the_companion_of_an_empty_cache_gives_nothing(tmp_path):
     committee = cached(tmp_path)
-    assert committee.companion(FIRST["source"], FIRST["index"], FIRST["view"]) == {}
+    assert committee.extra_entries(FIRST["source"], FIRST["index"], FIRST["view"]) == {}
 
 
 def test_what_a_worker_did_not_find_is_looked_for_again_before_it_is_computed(tmp_path):
@@ -134,7 +136,7 @@ def test_what_a_worker_did_not_find_is_looked_for_again_before_it_is_computed(tm
     committee = cached(tmp_path / "some")
     committee(FIRST)
     committee.flush()
-    early = committee.companion(*(SECOND[key] for key in ("source", "index", "view")))
+    early = committee.extra_entries(*(SECOND[key] for key in ("source", "index", "view")))
     assert early["cache/fine/there"].tolist() == [False, True, False, True]
     before = copy.deepcopy(calls(committee))
     other = cached(tmp_path / "some")  # another process computes the rest meanwhile
@@ -153,7 +155,7 @@ def test_with_a_loader_and_its_workers(tmp_path, workers):
     def committee():
         opened = CachedCommittee(Committee(teachers()), tmp_path, setting={}, source_lengths=[6], views=VIEWS)
         pictures_of = loader()
-        pictures_of.companion = opened.companion
+        pictures_of.extra_entries = opened.extra_entries
         return opened, pictures_of.batches()
 
     live = Committee(teachers())

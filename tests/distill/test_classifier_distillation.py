@@ -28,8 +28,8 @@ def batch(labels=(0, 1, 2, 3), step=0):
     return make_batch(COUNT, step=step, labels=torch.tensor(labels), **places)
 
 
-def make_task(pupils=None, teacher="teacher", mix=None, label=None, **options):
-    known = {"student": ClassifierStudent(classifier("student"))} if pupils is None else pupils
+def make_task(students=None, teacher="teacher", mix=None, label=None, **options):
+    known = {"student": ClassifierStudent(classifier("student"))} if students is None else students
     return ClassifierDistillation(
         known,
         classifier(teacher, summary_dim=9, native_size=(40, 40)) if teacher else None,
@@ -80,9 +80,9 @@ def test_teacher_and_students_see_the_same_mixed_pictures(monkeypatch):
         return original(self, images)
 
     monkeypatch.setattr(HeadedEncoder, "forward", watch)
-    pupils = {name: ClassifierStudent(classifier(name)) for name in ("one", "two")}
+    students = {name: ClassifierStudent(classifier(name)) for name in ("one", "two")}
     task = ClassifierDistillation(
-        pupils,
+        students,
         classifier("teacher"),
         label=LabelConfig(),
         mix=MixConfig(mixup=0.8, cutmix=1.0),
@@ -116,17 +116,17 @@ def test_nothing_reaches_the_teacher():
 def test_students_become_what_each_becomes_alone():
     methods = {"plain": "kd", "apart": "dkd", "alike": "dist", "none": "none"}
 
-    def pupil(name):
+    def student_of(name):
         return ClassifierStudent(classifier("student"), methods[name])
 
     def gradients(task, name):
         return {key: value.grad for key, value in task.learner(name).named_parameters() if value.requires_grad}
 
-    together = make_task({name: pupil(name) for name in methods})
+    together = make_task({name: student_of(name) for name in methods})
     losses = together(batch())
     losses["loss"].backward()
     for name in methods:
-        alone = make_task({name: pupil(name)})
+        alone = make_task({name: student_of(name)})
         own = alone(batch())
         own["loss"].backward()
         torch.testing.assert_close(losses[f"{name}/loss"], own["loss"], rtol=0, atol=0)

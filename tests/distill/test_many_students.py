@@ -1,4 +1,4 @@
-"""Several students learn from one look of the teachers, each as if it were alone."""
+"""Several students learn from one pass of the teachers, each as if it were alone."""
 
 import pytest
 import torch

@@ -96,7 +96,7 @@ class Recorder:
         for batch in self.inner.batches(start_step):
             if batch["step"] == self.fails_at:
                 raise Crash
-            if torch.is_grad_enabled():  # not in the look at the data before training
+            if torch.is_grad_enabled():  # not in the pass over the data before training
                 rows = zip(batch["source"].tolist(), batch["index"].tolist(), batch["view"].tolist(), strict=True)
                 with open(self.file, "a") as file:
                     file.writelines(f"{batch['step']} {source} {index} {view}\n" for source, index, view in rows)

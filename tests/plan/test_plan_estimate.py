@@ -58,11 +58,11 @@ def test_devices_share_the_time_and_not_the_hours(plain: Plan) -> None:
 
 def test_hours_are_operations_over_what_the_device_does(plain: Plan) -> None:
     stage = plain.stages[0]
-    looked = (800 + 10 * 8) * stage.teacher_flops
+    teaching = (800 + 10 * 8) * stage.teacher_flops
     learned = 800 * (stage.forward_flops + stage.backward_flops)
-    assert stage.teacher_hours == pytest.approx(looked / (1e12 * 0.5) / 3600)
+    assert stage.teacher_hours == pytest.approx(teaching / (1e12 * 0.5) / 3600)
     assert stage.student_hours == pytest.approx(learned / (1e12 * DEVICE.training_utilisation) / 3600)
-    assert stage.flops == pytest.approx(looked + learned)
+    assert stage.flops == pytest.approx(teaching + learned)
 
 
 def test_bfloat16_goes_by_its_own_peak(plain: Plan) -> None:

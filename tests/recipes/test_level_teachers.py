@@ -163,7 +163,7 @@ def test_own_inputs_cover_the_whole_picture():
         )
     teachers(images, size=64)
     assert free.seen[-1].shape[2:] == (64, 64) and fixed.seen[-1].shape[2:] == (16, 16)
-    assert [teachers.looked_size(name, 34, 47) for name in ("free", "fixed")] == [(32, 48), (16, 16)]
+    assert [teachers.input_size(name, 34, 47) for name in ("free", "fixed")] == [(32, 48), (16, 16)]
 
 
 def test_published_inputs():
@@ -173,7 +173,7 @@ def test_published_inputs():
     images = pictures(36, 48)
     shown = teachers(images)
     torch.testing.assert_close(free.seen[-1], normalised(images)[:, :, :32, :48])
-    assert teachers.looked_size("free", 36, 48) == (32, 48) and teachers.looked_size("fixed", 36, 48) == (64, 64)
+    assert teachers.input_size("free", 36, 48) == (32, 48) and teachers.input_size("fixed", 36, 48) == (64, 64)
     padded = fixed.seen[-1]
     larger = F.interpolate(images, size=(48, 64), mode="bicubic", align_corners=False).clamp(0, 1)
     torch.testing.assert_close(padded[:, :, :48], normalised(larger), rtol=1e-5, atol=1e-5)

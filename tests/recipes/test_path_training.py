@@ -117,7 +117,7 @@ def test_path_losses_reach_the_stem_and_not_the_heads():
 
 
 def test_arms_are_data():
-    """SAK, many-to-one, multi-task and single-task students side by side, from one look of the teachers."""
+    """SAK, many-to-one, multi-task and single-task students side by side, from one pass of the teachers."""
     arms = {
         "sak": MultiTaskStudent(student()),
         "shared": MultiTaskStudent(student(()), "shared"),

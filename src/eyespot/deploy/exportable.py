@@ -82,7 +82,7 @@ class Exportable(nn.Module):
         return (*outputs, *answers)
 
     def _seen(self, images: Tensor) -> tuple[Features, list[Tensor]]:
-        """The features and, of a multi-task model, what each head says, from one look."""
+        """The features and, of a multi-task model, what each head says, from one pass."""
         if not isinstance(self.encoder, MultiTaskEncoder):
             return self.encoder(images), []
         levels = self.encoder.look(images)

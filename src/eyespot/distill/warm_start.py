@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.naming import to_train
+from eyespot.encoders.naming import trainable_spec
 from eyespot.randomness import seed_everything
 
 
@@ -24,4 +24,4 @@ def new_encoder(spec: str, seed: int, role: str, load: Callable[[str], Encoder] 
     seed_everything(seed, "init", role)
     if spec.startswith("onnx/"):
         raise ValueError(f"{spec}: an ONNX file can teach but not be trained; name a timm/ or python/ model")
-    return load(to_train(spec))
+    return load(trainable_spec(spec))

@@ -30,7 +30,7 @@ def short_names(specs: Iterable[str]) -> list[str]:
     return names
 
 
-def to_train(spec: str) -> str:
+def trainable_spec(spec: str) -> str:
     """The spec of a model to train: timm's start from random weights unless it says otherwise."""
     if not spec.startswith("timm/") or "pretrained=" in spec:
         return spec

@@ -40,7 +40,7 @@ class Task(nn.Module, ABC):
         """What the training makes, by name; an EMA follows these."""
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """The one look at the data before training (target statistics). Not called again when a run is resumed."""
+        """The one pass over the data before training (target statistics). Not called again when a run is resumed."""
 
     @property
     def preparation_steps(self) -> int:

@@ -12,7 +12,7 @@ from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.methods import method_class
-from eyespot.encoders.naming import has_random_weights, short_names, to_train
+from eyespot.encoders.naming import has_random_weights, short_names, trainable_spec
 from eyespot.engine.config import OptimConfig
 from eyespot.runs.config import RunConfig
 
@@ -80,7 +80,7 @@ class ClassifierConfig(RunConfig):
     @property
     def students(self) -> dict[str, tuple[str, str]]:
         """(spec, method) of each student by name; a single one is called "student"."""
-        pairs = [(to_train(model), method) for model in self.student.model for method in self.student.method]
+        pairs = [(trainable_spec(model), method) for model in self.student.model for method in self.student.method]
         if len(pairs) == 1:
             return {"student": pairs[0]}
         models = dict(zip(self.student.model, short_names(self.student.model), strict=True))

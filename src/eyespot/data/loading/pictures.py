@@ -20,7 +20,7 @@ from eyespot.data.sources.base import PictureSource
 from eyespot.data.sources.opening import open_source
 from eyespot.data.views.draw import apply_view, draw_view
 
-Companion = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
+ExtraEntries = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
 """(source, index, view), int64 [b] each: the pictures of a batch and their views -> further entries of that batch."""
 
 
@@ -54,8 +54,8 @@ class PictureLoader(BatchLoader[Batch]):
 
     Attributes:
         sources: the opened sources.
-        companion: gives more entries for each batch; set it before the first batch is asked for. Called where pictures
-            are made, so its work overlaps with training if there are workers; it must be picklable.
+        extra_entries: gives more entries for each batch; set it before the first batch is asked for. Called where
+            pictures are made, so its work overlaps with training if there are workers; it must be picklable.
 
     Raises:
         FileNotFoundError, ValueError: a source cannot be opened, or the numbers do not fit together.
@@ -85,13 +85,13 @@ class PictureLoader(BatchLoader[Batch]):
         super().__init__(self._pictures, plan, rank, world_size, config.workers)
 
     @property
-    def companion(self) -> Companion | None:
+    def extra_entries(self) -> ExtraEntries | None:
         """See the class."""
-        return self._pictures.companion
+        return self._pictures.extra_entries
 
-    @companion.setter
-    def companion(self, companion: Companion | None) -> None:
-        self._pictures.companion = companion
+    @extra_entries.setter
+    def extra_entries(self, extra_entries: ExtraEntries | None) -> None:
+        self._pictures.extra_entries = extra_entries
 
 
 class _PictureReader(BatchReader):
@@ -101,13 +101,13 @@ class _PictureReader(BatchReader):
         super().__init__(sources, config.keep_decoded)
         self.pictures = sources
         self.config = config
-        self.companion: Companion | None = None
+        self.extra_entries: ExtraEntries | None = None
 
     def __getitem__(self, draws: Draws) -> dict[str, Any] | BrokenSourceError:
         batch = super().__getitem__(draws)
-        if self.companion is None or isinstance(batch, BrokenSourceError):
+        if self.extra_entries is None or isinstance(batch, BrokenSourceError):
             return batch
-        return {**batch, **self.companion(batch["source"], batch["index"], batch["view"])}
+        return {**batch, **self.extra_entries(batch["source"], batch["index"], batch["view"])}
 
     def read(self, source: int, index: int) -> tuple[Image.Image, int]:
         picture = self.pictures[source].read(index)

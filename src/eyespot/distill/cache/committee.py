@@ -90,8 +90,8 @@ class CachedCommittee(nn.Module):
         return self._committee[0]
 
     @property
-    def companion(self) -> StoredRows:
-        """For `PictureLoader.companion`: reads rows where pictures are made, while the step before is computed."""
+    def extra_entries(self) -> StoredRows:
+        """For `PictureLoader.extra_entries`: reads rows where pictures are made, while the step before is computed."""
         return StoredRows(self.rows, {name: cache.reader for name, cache in self.caches.items()})
 
     def items(self) -> Iterable[tuple[str, Encoder]]:
@@ -103,7 +103,7 @@ class CachedCommittee(nn.Module):
         """Features of every teacher in float32 on the pictures' device, see `Committee.forward`.
 
         Args:
-            batch: `images`, and on the host `source`, `index` and `view` int64 [B]; with the entries of `companion`,
+            batch: `images`, and on the host `source`, `index` and `view` int64 [B]; with what `extra_entries` gives,
                 nothing that is stored has to be read here.
             size: None; the cache holds one size.
 
@@ -186,7 +186,7 @@ class CachedCommittee(nn.Module):
 
 
 class StoredRows:
-    """What is stored of a batch's rows, as entries of that batch: a companion of the loader.
+    """What is stored of a batch's rows, as entries of that batch; for `PictureLoader.extra_entries`.
 
     `cache/TEACHER`: uint8 [B, record_bytes], as stored, to be decoded on the training device.
     `cache/TEACHER/there`: bool [B], which of them hold anything. Both are absent before the first features are stored.

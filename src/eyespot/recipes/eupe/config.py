@@ -12,7 +12,7 @@ from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.distill.cache import CacheConfig
 from eyespot.distill.features.standardizers import StandardizerKind
-from eyespot.encoders.naming import has_random_weights, short_names, to_train
+from eyespot.encoders.naming import has_random_weights, short_names, trainable_spec
 from eyespot.runs.config import RunConfig
 from eyespot.runs.outline import StageConfig, StageOutline
 
@@ -24,7 +24,7 @@ class StudentConfig:
     """The compact encoders that the recipe makes."""
 
     model: OneOrMore[str] = field(default_factory=lambda: ["timm/vit_tiny_patch16_dinov3_qkvb"])
-    """Specs. Several learn side by side from one look of the teachers, each as if it were alone, and get a folder each.
+    """Specs. Several learn side by side from one pass of the teachers, each as if it were alone, and get a folder each.
     timm models start from random weights unless the spec says ?pretrained=true."""
     start: OneOrMore[str] = field(default_factory=list)
     """Finished stages 2 (run/RUN/stage-2-student), one per model, to begin with; leaves stage 2 out."""
@@ -94,13 +94,13 @@ class EupeConfig(RunConfig):
     def learnt_from(self) -> list[str]:
         """Specs of all models whose weights reach the student: teachers, finished proxy, released starting weights."""
         begun = self.student.start or self.student.model
-        starts = [to_train(spec) for spec in (self.proxy, *begun) if spec]
+        starts = [trainable_spec(spec) for spec in (self.proxy, *begun) if spec]
         return [*self.teachers, *(spec for spec in starts if not has_random_weights(spec))]
 
     @property
     def students(self) -> dict[str, str]:
         """Specs of the students by name; a single one is called "student"."""
-        models = [to_train(spec) for spec in self.student.model]
+        models = [trainable_spec(spec) for spec in self.student.model]
         return {"student": models[0]} if len(models) == 1 else dict(zip(short_names(models), models, strict=True))
 
 
@@ -110,7 +110,7 @@ def outline(config: EupeConfig) -> list[StageOutline]:
     stages = []
     has_proxy = config.proxy is not None
     if config.proxy is not None and not config.has_finished_proxy:
-        stages.append(_taught_by_experts(config, STAGE_1, {"student": to_train(config.proxy)}, config.stage1))
+        stages.append(_taught_by_experts(config, STAGE_1, {"student": trainable_spec(config.proxy)}, config.stage1))
     if config.student.start:
         second, third = None, dict(zip(config.students, config.student.start, strict=True))
     else:

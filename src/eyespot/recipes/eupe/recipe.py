@@ -106,7 +106,7 @@ def _teach(
         teachers: Committee | CachedCommittee = committee
         if stage.cached:
             teachers = cached_committee(committee, pictures, run.config.cache, run.config.engine.precision)
-            pictures.companion = teachers.companion
+            pictures.extra_entries = teachers.extra_entries
         seed_everything(run.config.seed, stage.name, "heads")
         task = FeatureDistillation(
             students,

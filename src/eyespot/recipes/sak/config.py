@@ -14,7 +14,7 @@ from eyespot.data import DataConfig
 from eyespot.data.views.config import PairedViewConfig
 from eyespot.distill.features.standardizers import StandardizerKind
 from eyespot.encoders.multitask.model import RouterKind
-from eyespot.encoders.naming import has_random_weights, to_train
+from eyespot.encoders.naming import has_random_weights, trainable_spec
 from eyespot.engine.config import OptimConfig
 from eyespot.recipes.sak.level_teachers import Inputs
 from eyespot.recipes.sak.path_losses import PathLoss
@@ -131,5 +131,5 @@ class SakConfig(RunConfig):
     @property
     def learnt_from(self) -> list[str]:
         """Specs of all models whose weights reach the students."""
-        start = self.student.start or to_train(self.student.model)
+        start = self.student.start or trainable_spec(self.student.model)
         return [*self.teachers, *([] if has_random_weights(start) else [start])]

@@ -120,7 +120,7 @@ class LevelTeachers(nn.Module):
                 maps = level_maps(_as_published(pictures, teacher, self.mean))
         return {level: self._limited(value.float()) for level, value in maps.items()}
 
-    def looked_size(self, name: str, height: int, width: int, size: Size = None) -> tuple[int, int]:
+    def input_size(self, name: str, height: int, width: int, size: Size = None) -> tuple[int, int]:
         """(height, width) in pixels at which a teacher looks at pictures of a size; see `forward`."""
         teacher = self._level_maps[name].teacher
         if self.inputs == "as_published" and teacher.native_size is None:

@@ -343,7 +343,7 @@ class PathTraining(SideBySide):
         counts = [_patches(encoder.fitting_size(size), encoder.stride) for encoder, size in sized]
         if self.committee:
             for name, teacher in self.committee.items():
-                size = self.committee.looked_size(name, height, width, self.teacher_size)
+                size = self.committee.input_size(name, height, width, self.teacher_size)
                 counts.append(_patches(size, teacher.stride))
         return max(counts)
 

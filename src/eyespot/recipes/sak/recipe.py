@@ -8,7 +8,7 @@ that teacher alone; a router per level and task mixes stem and paths into what t
 2. With the labels of all tasks, routers and heads join in and everything learns: the sum of w_k L_k, and alpha L_KD.
 
 Aligners and teachers are gone after training. What SAK is compared with are other forms of the same student, trained
-in the same run from the same look of the teachers:
+in the same run from the same pass of the teachers:
 
 | form | paths | is taught | mixes by |
 |---|---|---|---|
