@@ -1,6 +1,7 @@
 """metrics.jsonl, the source of truth: every step once, whatever happened on the way."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from toy_training import PLAIN, Crash, ToyBatches, make_trainer, toy_optim
 
-from eyespot.engine.metrics import Meter, RunLog, read_lines
+from eyespot.engine.metrics import Meter, RunLog, _say_that_tensorboard_is_missing, read_lines
 
 
 def steps_logged(folder: Path) -> list[int]:
@@ -108,3 +109,17 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert [event.step for event in events] == [line["step"] for line in lines] == list(range(1, 11))
     assert [event.value for event in events] == pytest.approx([line["loss"] for line in lines])
+
+
+def test_without_tensorboard_lines_are_written_and_one_remark_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    _say_that_tensorboard_is_missing.cache_clear()
+    for stage in ("one", "two"):
+        log = RunLog(tmp_path / "metrics.jsonl", stage, 0, tensorboard=True)
+        log.write(1, {"loss": 1.0})
+        log.close()
+    assert [line["stage"] for line in read_lines(tmp_path / "metrics.jsonl")] == ["one", "two"]
+    assert not (tmp_path / "tensorboard").exists()
+    assert capsys.readouterr().err.count("pip install eyespot[tensorboard]") == 1

@@ -14,10 +14,10 @@ from eyespot.evaluate.protocols.classification import (
     answers,
     class_accuracies,
     class_places,
-    confusion,
     expected_calibration_error,
     run,
 )
+from eyespot.evaluate.protocols.counting import confusion
 from eyespot.report import write_evaluation_report
 from eyespot.report.exhibits.confusion import Confusion
 

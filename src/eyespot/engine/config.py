@@ -111,6 +111,6 @@ class EngineConfig:
     keep_checkpoints: int = Field(default=2, gt=0)
     """Newest checkpoints to keep per stage."""
     tensorboard: bool = True
-    """Write TensorBoard files beside metrics.jsonl."""
+    """Write TensorBoard files beside metrics.jsonl, if TensorBoard is installed (pip install eyespot[tensorboard])."""
     progress: bool = True
     """Show a progress bar."""

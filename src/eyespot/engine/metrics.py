@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,22 @@ class RunLog:
 
 
 def _tensorboard(folder: Path, from_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
+    """A writer of TensorBoard's files; None, and one remark in a process, where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _say_that_tensorboard_is_missing()
+        return None
     return SummaryWriter(folder, purge_step=from_step + 1)
+
+
+@cache
+def _say_that_tensorboard_is_missing() -> None:
+    print(
+        "No files for TensorBoard, which is not installed (pip install eyespot[tensorboard]); "
+        "metrics.jsonl has the same numbers.",
+        file=sys.stderr,
+    )
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyespot.data.labelled.thinning import thinned_maps
 from eyespot.dense_tasks import IGNORE
 
 JUMP = 0.05
@@ -30,9 +31,7 @@ _NEIGHBOURS = ((0, 1), (2, 1), (1, 0), (1, 2))
 
 def thinned(lines: Tensor) -> Tensor:
     """Lines of any width [H, W] bool as lines of one pixel, bool, by Guo and Hall's thinning."""
-    from skimage.morphology import thin  # a large library: loaded only where it is needed
-
-    return torch.from_numpy(thin(lines.numpy()))
+    return torch.from_numpy(thinned_maps(lines.numpy()[None])[0])
 
 
 def class_boundaries(classes: Tensor, ignored: int | None = IGNORE) -> Tensor:
@@ -119,9 +118,9 @@ def _creases(means: Tensor) -> Tensor:
 
 def _long(lines: Tensor) -> Tensor:
     """Lines [H, W] bool without those of fewer than `SHORTEST` connected pixels."""
-    from skimage.measure import label
+    from scipy.ndimage import label  # a large library: loaded only where it is needed
 
-    numbers = label(lines.numpy(), connectivity=2)
+    numbers, _ = label(lines.numpy(), structure=np.ones((3, 3)))
     kept = np.bincount(numbers.ravel()) >= SHORTEST
     kept[0] = False
     return torch.from_numpy(kept[numbers])

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode, read_ahead
+from eyespot.evaluate.protocols.counting import confusion
 
 BELOW_ONE = 1 - 1e-7
 
@@ -137,23 +137,16 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
         labels: int64 [N].
         bins: their number.
     """
-    # torchmetrics keeps a bin of its own for a confidence of exactly 1, which belongs to the last one
-    probabilities = logits.double().softmax(1).clamp(max=BELOW_ONE)
-    return float(
-        multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=bins, norm="l1")
+    # a confidence of exactly 1 belongs to the last bin
+    probabilities, said = logits.double().softmax(1).clamp(max=BELOW_ONE).max(dim=1)
+    confidences, hits = probabilities.float(), (said == labels).float()
+    places = torch.bucketize(confidences, torch.linspace(0, 1, bins + 1), right=True) - 1
+    count, confidence, accuracy = (
+        torch.zeros(bins).scatter_add_(0, places, values)
+        for values in (torch.ones_like(confidences), confidences, hits)
     )
-
-
-def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """How often each true class (row) was taken for each class (column), int64 [K, K].
-
-    Args:
-        predictions: int64 [N], classes in [0, K).
-        labels: int64 [N], the true ones.
-        num_classes: K.
-    """
-    counts: Tensor = multiclass_confusion_matrix(predictions, labels, num_classes=num_classes)
-    return counts
+    gaps = (accuracy / count - confidence / count).nan_to_num(0).abs()
+    return float((gaps * (count / len(labels))).sum())
 
 
 def class_accuracies(counts: Tensor) -> Tensor:

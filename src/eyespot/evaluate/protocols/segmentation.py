@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from eyespot.data.labelled.base import SegmentationData
 from eyespot.encoders.base import Encoder
@@ -17,6 +17,7 @@ from eyespot.evaluate.probing.dense_views import SegmentationViews, resized_bili
 from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step
 from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, predictions, train_probe
 from eyespot.evaluate.probing.sliding import sliding_map
+from eyespot.evaluate.protocols.counting import confusion
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,17 @@ class MeanIoU:
     """
 
     def __init__(self, classes: int, ignore: int) -> None:
-        # One process evaluates, perhaps while others train: it must not wait for them.
-        self.confusion = MulticlassConfusionMatrix(
-            classes, ignore_index=ignore, validate_args=False, sync_on_compute=False
-        )
+        self.ignore = ignore
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """Counts two integer maps of one shape."""
-        self.confusion.update(predicted.cpu(), truth.long())
+        known = truth != self.ignore
+        self.counts += confusion(predicted.cpu()[known], truth[known], len(self.counts))
 
     def compute(self) -> float:
         """Mean IoU in [0, 1]; NaN if every pixel was ignored."""
-        counts = self.confusion.compute().double()
+        counts = self.counts.double()
         both = counts.diagonal()
         either = counts.sum(dim=0) + counts.sum(dim=1) - both
         return float((both[either > 0] / either[either > 0]).mean())

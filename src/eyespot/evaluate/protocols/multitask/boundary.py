@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from eyespot.data.labelled.thinning import thinned_maps
 from eyespot.dense_tasks import IGNORE
-from eyespot.evaluate.protocols.multitask.thinning import thinned_maps
 
 THRESHOLDS = 99
 SIGMA = 1.5

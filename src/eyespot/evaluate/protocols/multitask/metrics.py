@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from eyespot.dense_tasks import IGNORE, DenseTask, Kind
+from eyespot.evaluate.protocols.counting import counts_above
 from eyespot.evaluate.protocols.multitask.boundary import THRESHOLDS, BoundaryF
 from eyespot.evaluate.protocols.normals import AngularErrors
 from eyespot.evaluate.protocols.segmentation import MeanIoU
@@ -130,22 +130,25 @@ class SaliencyF:
     """
 
     def __init__(self) -> None:
-        # One process evaluates, perhaps while others train: it must not wait for them.
-        self.curve = BinaryPrecisionRecallCurve(
-            thresholds=torch.linspace(0.05, 0.95, 19), ignore_index=IGNORE, validate_args=False, sync_on_compute=False
-        )
-        self.count = 0
+        self.thresholds = torch.linspace(0.05, 0.95, 19)
+        self.right, self.wrong = torch.zeros(2, len(self.thresholds), dtype=torch.int64)
+        self.salient = self.count = 0
 
     def update(self, output: Tensor, label: Tensor) -> None:
         """Counts logits [2, H, W] of not salient and salient, and the truth, uint8 [H, W]."""
-        self.curve.update(output.float().softmax(dim=0)[1], label.long())
-        self.count += int((label != IGNORE).sum())
+        known = label != IGNORE
+        salient = label[known] == 1
+        right, wrong = counts_above(output.float().softmax(dim=0)[1][known], salient, self.thresholds)
+        self.right, self.wrong = self.right + right, self.wrong + wrong
+        self.salient += int(salient.sum())
+        self.count += int(known.sum())
 
     def compute(self) -> dict[str, float]:
         """The largest F-measure, in [0, 1]."""
         if not self.count:
             return {"maxF": math.nan}
-        precision, recall, _ = (values.nan_to_num(0) for values in self.curve.compute())
+        precision = (self.right / (self.right + self.wrong)).nan_to_num(0)
+        recall = self.right / max(self.salient, 1)
         both = BETA_SQUARED * precision + recall
         score = (1 + BETA_SQUARED) * precision * recall / both.clamp(min=1e-12)
         return {"maxF": float(score.max())}

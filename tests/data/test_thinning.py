@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.morphology import thin
 
-from eyespot.evaluate.protocols.multitask.thinning import thinned_maps
+from eyespot.data.labelled.thinning import thinned_maps
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7, 0.9])
