@@ -56,7 +56,7 @@ def explain(error: ValidationError, config_class: type) -> str:
         path = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            message = "no such setting" + _suggestion([str(part) for part in fault["loc"]], config_class)
+            message = "no such setting" + _suggestion(path, config_class)
         elif fault["type"] in ("missing", "missing_argument"):
             message = "must be given"
         elif fault["input"] is not None and not isinstance(fault["input"], dict):
@@ -82,24 +82,29 @@ def as_plain(config: Any) -> dict[str, Any]:
     return {name: plain[name] for name in dict.fromkeys(names) if name in plain}
 
 
-def _suggestion(wrong: list[str], config_class: Any) -> str:
-    """The setting of the same place that looks most like a misspelt one, or else the one of another place."""
-    paths = _paths(config_class)
-    beside = [path[-1] for path in paths if list(path[:-1]) == wrong[:-1]]
-    if near := nearest_names(wrong[-1], beside):
-        return f"; did you mean {near[0]!r}?"
-    places: dict[str, str] = {}
-    for path in paths:
-        places.setdefault(path[-1], ".".join(path))
-    if near := nearest_names(wrong[-1], places):
-        return f"; did you mean {places[near[0]]!r}?"
-    return ""
+def settings_of(config_class: Any, place: str = "") -> dict[str, Any]:
+    """Dotted name -> type of every setting, those of the configurations inside a configuration included.
 
-
-def _paths(config_class: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Where the settings of a configuration are, those of the configurations inside it included."""
-    paths: list[tuple[str, ...]] = []
+    Args:
+        config_class: a pydantic dataclass; anything else has no settings.
+        place: what the names begin with, a dot at its end.
+    """
+    found: dict[str, Any] = {}
     for name, field in getattr(config_class, "__pydantic_fields__", {}).items():
-        paths.append((*place, name))
-        paths += _paths(field.annotation, (*place, name))
-    return paths
+        found[place + name] = field.annotation
+        found |= settings_of(field.annotation, f"{place}{name}.")
+    return found
+
+
+def _suggestion(wrong: str, config_class: Any) -> str:
+    """The setting of the same place that looks most like a misspelt one, or else the one of another place."""
+    place, _, word = wrong.rpartition(".")
+    known: dict[str, str] = {}
+    for name in settings_of(config_class):
+        known.setdefault(name.rpartition(".")[2], name)
+    beside = [name.rpartition(".")[2] for name in settings_of(config_class) if name.rpartition(".")[0] == place]
+    if near := nearest_names(word, beside):
+        return f"; did you mean {near[0]!r}?"
+    if near := nearest_names(word, known):
+        return f"; did you mean {known[near[0]]!r}?"
+    return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from eyespot.cli.recipes import OwnArguments
+from eyespot.cli.settings import RecipeArguments
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,7 +27,7 @@ def cache(arguments: Sequence[str]) -> None:
 
     eyespot cache eupe [settings as for distill] --cache.folder FOLDER [--estimate | --verify N] [--part K/N]
     """
-    own = OwnArguments("cache", cache.__doc__ or "")
+    own = RecipeArguments("cache", cache.__doc__ or "")
     own.add("--estimate", "print rows, size and time, and write nothing", action="store_true")
     own.add("--verify", "N: read all that is stored, and compute N rows again to compare", type=int)
     own.add("--part", "K/N: only the K-th of N parts, from 1/N to N/N; each may run elsewhere", default="1/1")

@@ -1,4 +1,4 @@
-"""The verbs of the command line that bring an encoder onto a device."""
+"""The verbs that bring an encoder onto a device, or into the world."""
 
 from __future__ import annotations
 
@@ -129,6 +129,27 @@ def benchmark(
     table = run(models, runtimes, image_size, threads, batch, output, **settings)
     table.print()
     print(f"written: {output}/results.json, results.md and latency.png")
+
+
+def push(
+    run: Annotated[Path, tyro.conf.Positional],
+    repo: Annotated[str, tyro.conf.Positional],
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload student",
+) -> None:
+    """Upload a finished student to the Hugging Face hub, ready for eyespot and timm to load.
+
+    Args:
+        run: the run's folder.
+        repo: name of the repository on the hub, USER/NAME; made if it is not there.
+        private: nobody else may see a repository made for it.
+        revision: branch to commit to; the main one by default.
+        message: of the commit.
+    """
+    from eyespot.deploy import push as upload
+
+    print(f"The student is at {upload(run, repo, private=private, revision=revision, message=message, say=print)}")
 
 
 def _size(words: tuple[str, ...]) -> Any:

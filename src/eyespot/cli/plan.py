@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from eyespot.cli.recipes import OwnArguments
+from eyespot.cli.settings import RecipeArguments
 
 
 def plan(arguments: Sequence[str]) -> None:
@@ -14,7 +14,7 @@ def plan(arguments: Sequence[str]) -> None:
 
     eyespot plan eupe [settings as for distill] [--hardware h100] [--gpus N] [--output plan.json]
     """
-    own = OwnArguments("plan", plan.__doc__ or "")
+    own = RecipeArguments("plan", plan.__doc__ or "")
     own.add("--hardware", "NAME: of the device, cpu for this processor, or a YAML FILE (docs/plan.md)", default="h100")
     own.add("--gpus", "N: devices that train side by side", type=int, default=1)
     own.add("--pictures", "N: different pictures, where the data are elsewhere", type=int)

@@ -19,6 +19,9 @@ from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, EvaluationTask
 from eyespot.specs import lookup, read_options, read_value
 
+Visit = Callable[[str, FeatureBank, Mapping[str, Any]], None]
+"""(name of a model, its features, opened data by task): looks at a model while it is in memory."""
+
 
 def evaluate(
     models: Sequence[str | Encoder] | Mapping[str, str | Encoder],
@@ -32,6 +35,7 @@ def evaluate(
     progress: Progress | None = None,
     folder: str | Path | None = None,
     timing: bool = False,
+    visit: Visit | None = None,
 ) -> ResultTable:
     """Measures frozen encoders on tasks. Equal arguments give equal numbers on one machine; rows do not interact.
 
@@ -51,6 +55,8 @@ def evaluate(
         folder: keeps features (`features/`) and finished measurements (`measured/`) there; the same call again, after
             an interruption or with further models and tasks, redoes nothing. None keeps features in memory.
         timing: whether to measure the milliseconds of a forward pass, the one number that differs from run to run.
+        visit: called with the name of each model that has been measured, its features and the opened data of all tasks,
+            while the model is in memory.
 
     Returns:
         A table with one row per model: its cost (see `cost`), then the metrics of each task.
@@ -77,6 +83,10 @@ def evaluate(
         bank = FeatureBank(encoder, size, batch_size, folder=features)
         tasks_of_row = _run_all(bank, chosen, opened, arguments, seed, report, finished)
         rows[name] = {**cost(encoder, size, timing), **tasks_of_row}
+        if visit is not None:
+            report("figures", len(chosen))
+            bank.progress = None
+            visit(name, bank, opened)
     if progress is not None:
         progress("done", total, total)
     measured_columns = [Column(name, metric) for name, task in chosen.items() for metric in task.metrics]

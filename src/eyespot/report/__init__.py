@@ -11,6 +11,7 @@ from eyespot.report.exhibits.sizes import resolution_figures
 from eyespot.report.machine import machine_info
 from eyespot.report.pages.card import model_card
 from eyespot.report.pages.evaluation import write_evaluation_report
+from eyespot.report.pages.evaluation_folder import Evaluation, evaluate_and_report
 from eyespot.report.pages.folders import write_folder_report
 from eyespot.report.pages.html import Report, write_report
 from eyespot.report.pages.licence_box import LicenceBox
@@ -18,6 +19,7 @@ from eyespot.report.pages.merge import merge_tables
 from eyespot.report.pages.sheet import pca_columns, visualize, visualize_files
 
 __all__ = [
+    "Evaluation",
     "Exhibit",
     "Figure",
     "Gallery",
@@ -30,6 +32,7 @@ __all__ = [
     "Teacher",
     "Verdict",
     "describe",
+    "evaluate_and_report",
     "hub_license",
     "machine_info",
     "merge_tables",

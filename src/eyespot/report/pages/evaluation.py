@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,16 @@ def write_evaluation_report(
     shown = Shown()
     if data is not None or pictures is not None:
         shown = look_through(named, _opened(table, data), pictures, table.settings, folder, progress)
-    report = Report(
+    evaluation_page(table, curves, shown, title).write(path)
+    return Path(path)
+
+
+def evaluation_page(
+    table: ResultTable, curves: Sequence[ResolutionCurve] = (), shown: Shown | None = None, title: str = "Evaluation"
+) -> Report:
+    """The page of an evaluation, from what was measured and found."""
+    shown = shown or Shown()
+    return Report(
         title=title,
         summary=_summary(table),
         headline=table_facts(table),
@@ -123,8 +132,6 @@ def write_evaluation_report(
         machines={"this evaluation": machine_info()},
         notes=shown.notes,
     )
-    report.write(path)
-    return Path(path)
 
 
 def _opened(table: ResultTable, data: Any) -> dict[str, Any]:
@@ -156,17 +163,9 @@ def look_through(
     Raises:
         ValueError: none of the models can be loaded; says why for each.
     """
-    size = settings.get("size")
-    side = SIZE if size is None else size if isinstance(size, int) else min(size)
-    sizes = sizes_around(side)
-    photos = pictures if pictures is not None else sample_pictures(data, max(side, *sizes))
-    photo_exhibits: list[Exhibit] = [] if photos is None else [Seen(photos, side, sizes)]
-    data_exhibits = exhibits_for(data, settings.get("seed", 0), settings.get("options", {}))
-    place = None if folder is None else Path(folder)
-    seen, examples = Gallery(photo_exhibits), Gallery(data_exhibits, place and place / "shown")
-    known: dict[str, tuple[Teacher, Sequence[Teacher]]] = {}
+    shown = EvaluationFigures(models, settings, folder, pictures)
     notes = []
-    for number, (name, label) in enumerate(short_labels(models).items()):
+    for number, (name, label) in enumerate(shown.labels.items()):
         if progress is not None:
             progress(f"{label}: pictures for the report", number, len(models))
         try:
@@ -174,13 +173,56 @@ def look_through(
         except _NOT_LOADED as error:
             notes.append(f"{label} is not in the pictures, because it could not be loaded: {_first_line(error)}")
             continue
-        bank = FeatureBank(encoder, size, folder=place and place / "features")
-        seen.add(label, bank)
-        examples.add(label, bank)
-        known[label] = (describe(encoder), encoder.lineage)
-    if not known:
+        shown.add(name, FeatureBank(encoder, settings.get("size"), folder=folder and Path(folder) / "features"), data)
+    if len(notes) == len(models):
         raise ValueError("\n".join(notes) or "there is no model to look at")
-    return Shown(seen.figures(), examples.figures(), _licences(known), notes)
+    return shown.finished(notes)
+
+
+class EvaluationFigures:
+    """Collects what a page shows of models, from one at a time.
+
+    Args:
+        models: names of all that will be added.
+        settings: size, seed and options of the evaluation.
+        folder: that of the evaluation, if it has one.
+        pictures: see `look_through`.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[str],
+        settings: Mapping[str, Any],
+        folder: str | Path | None = None,
+        pictures: Tensor | None = None,
+    ) -> None:
+        self.labels = short_labels(models)
+        self._settings, self._pictures = settings, pictures
+        self._kept = None if folder is None else Path(folder) / "shown"
+        self._seen, self._examples = Gallery([]), Gallery([])
+        self._known: dict[str, tuple[Teacher, Sequence[Teacher]]] = {}
+
+    def add(self, name: str, bank: FeatureBank, data: Mapping[str, Any]) -> None:
+        """Shows one model to pictures and data, task -> opened data, which are the same for all."""
+        if not self._known:
+            self._prepare(data)
+        label = self.labels[name]
+        self._seen.add(label, bank)
+        self._examples.add(label, bank)
+        self._known[label] = (describe(bank.encoder), bank.encoder.lineage)
+
+    def finished(self, notes: Sequence[str] = ()) -> Shown:
+        """The figures of all models that were added."""
+        return Shown(self._seen.figures(), self._examples.figures(), _licences(self._known), notes)
+
+    def _prepare(self, data: Mapping[str, Any]) -> None:
+        size = self._settings.get("size")
+        side = SIZE if size is None else size if isinstance(size, int) else min(size)
+        sizes = sizes_around(side)
+        photos = self._pictures if self._pictures is not None else sample_pictures(data, max(side, *sizes))
+        self._seen = Gallery([] if photos is None else [Seen(photos, side, sizes)])
+        exhibits = exhibits_for(data, self._settings.get("seed", 0), self._settings.get("options", {}))
+        self._examples = Gallery(exhibits, self._kept)
 
 
 def _first_line(error: Exception) -> str:
