@@ -12,7 +12,7 @@ from eyespot.cli.main import VERBS
 from eyespot.recipes import RECIPES
 
 HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "transformers", "scipy", "matplotlib")
-WORKING = [name for name, recipe in RECIPES.items() if recipe.module]
+WORKING = [name for name, recipe in RECIPES.items() if recipe.config]
 RUN = """
 import json, sys
 from eyespot.cli.main import main

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -40,9 +39,10 @@ def cache(arguments: Sequence[str]) -> None:
     named_part = _part(known.part)
     from eyespot.distill.cache import estimate, verify
     from eyespot.engine.strategy import start_fabric
+    from eyespot.runs.cached import open_cached
 
     config = config.checked()
-    committee, loader = _opened(recipe, config)
+    committee, loader = open_cached(recipe.outline(config), config.data, config.cache, config.engine.precision)
     fabric = start_fabric(config.engine)
     if known.verify is not None:
         _say_what_was_found(verify(committee, loader, fabric, known.verify))
@@ -52,31 +52,6 @@ def cache(arguments: Sequence[str]) -> None:
         _say_what_it_takes(estimate(committee, loader, fabric, part=part, parts=parts), committee)
         return
     _build(committee, loader, fabric, part, parts)
-
-
-def _opened(recipe: Any, config: Any) -> tuple[CachedCommittee, PictureLoader]:
-    """The cache of a configuration, and the loader of its pictures; all stages with a cache share both."""
-    from eyespot.data import PictureLoader
-    from eyespot.distill.cache.opening import cached_committee
-    from eyespot.distill.committee import load_committee
-    from eyespot.encoders import load_encoder
-    from eyespot.runs.outline import view_size
-
-    if config.cache.folder is None:
-        raise ValueError("--cache.folder FOLDER is missing: name the folder that keeps the features")
-    if config.data.views is None:
-        raise ValueError("the teacher cache needs a fixed number of views per picture: set --data.views, e.g. to 3")
-    stages = [stage for stage in recipe.outline(config) if stage.cached]
-    if not stages:
-        raise ValueError(
-            "no stage of this configuration learns from the experts at one size, so there is nothing to keep: either a "
-            "finished proxy teaches all of them, or teacher_sizes are set"
-        )
-    experts = load_committee(stages[0].teachers, stages[0].max_grid)
-    students = {name: load_encoder(spec) for name, spec in stages[0].students.items()}
-    data = replace(config.data, size=view_size(stages[0], students, experts))
-    loader = PictureLoader(data, stages[0].config.batch_size)
-    return cached_committee(experts, loader, config.cache, config.engine.precision), loader
 
 
 def _part(words: str) -> tuple[int, int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 import yaml
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eyespot.cli.settings import DEFAULT_PRESET, RecipeArguments
-from eyespot.config import build
+from eyespot.config import as_plain, build
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import preset_names, read_settings
 from eyespot.specs import lookup
@@ -31,7 +30,7 @@ def recipes(
     if name is not None:
         recipe = lookup(RECIPES, name, "recipe")
         config = build(recipe.config_class, read_settings(recipe.name, preset), " + ".join(preset))
-        print(yaml.safe_dump(_lists(asdict(config)), sort_keys=False), end="")
+        print(yaml.safe_dump(as_plain(config), sort_keys=False), end="")
         return
     table = Table("recipe", "what goes into what", "paper", "status", "presets")
     for recipe in RECIPES.values():
@@ -67,10 +66,3 @@ def _say_what_was_made(output: Path, made: Path) -> None:
     print(f"\nThe {where} in {made}, the report in {output / 'report.html'}.")
     for folder in folders:
         print(f'Use it: eyespot.load_encoder("run/{folder}")')
-
-
-def _lists(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value

@@ -11,7 +11,6 @@ from pydantic.dataclasses import dataclass
 from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
-from eyespot.distill.classes.methods import method_class
 from eyespot.encoders.naming import has_random_weights, short_names, trainable_spec
 from eyespot.engine.config import OptimConfig
 from eyespot.runs.config import RunConfig
@@ -63,6 +62,8 @@ class ClassifierConfig(RunConfig):
         Raises:
             ValueError: it does not; says what is missing.
         """
+        from eyespot.distill.classes.methods import method_class  # here, since a help text needs no torch
+
         if not self.student.model or not self.student.method:
             raise ValueError("student.model and student.method name at least one each")
         for name in self.student.method:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from eyespot.config import STRICT
-from eyespot.distill.committee import Committee
-from eyespot.encoders import Encoder
 from eyespot.engine.config import OptimConfig
+
+if TYPE_CHECKING:
+    from eyespot.distill.committee import Committee
+    from eyespot.encoders import Encoder
 
 
 @validated_dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 
 from eyespot.distill.features.rotations import balancing_rotation
 from eyespot.features import Features
-
-StandardizerKind = Literal["channel", "none", "ema", "phi_s"]
 
 EPSILON = 1e-6  # not published; keeps constant features finite
 LEAST_STD = 1e-3  # of the median channel's (ours): a channel dead in the statistics must not explode when it wakes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from eyespot.dense_tasks import DenseTask
 from eyespot.encoders.attention import attention_for
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.multitask.config import RouterKind
 from eyespot.encoders.multitask.heads import TaskHead
 from eyespot.encoders.multitask.paths import TeacherPath
 from eyespot.encoders.multitask.routers import Router
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.features import Features
 
-RouterKind = Literal["mor", "sum"]
 LEVELS = 4
 STEM = "stem"
 """What the stem is called where paths are named; no path may be called so."""

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.distill.cache import CacheConfig
-from eyespot.distill.features.standardizers import StandardizerKind
+from eyespot.distill.features.config import StandardizerKind
 from eyespot.encoders.naming import has_random_weights, short_names, trainable_spec
 from eyespot.runs.config import RunConfig
 from eyespot.runs.outline import StageConfig, StageOutline

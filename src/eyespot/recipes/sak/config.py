@@ -12,18 +12,18 @@ from pydantic.dataclasses import dataclass
 from eyespot.config import STRICT, OneOrMore
 from eyespot.data import DataConfig
 from eyespot.data.views.config import PairedViewConfig
-from eyespot.distill.features.standardizers import StandardizerKind
-from eyespot.encoders.multitask.model import RouterKind
+from eyespot.distill.features.config import StandardizerKind
+from eyespot.encoders.multitask.config import RouterKind
 from eyespot.encoders.naming import has_random_weights, trainable_spec
 from eyespot.engine.config import OptimConfig
-from eyespot.recipes.sak.level_teachers import Inputs
-from eyespot.recipes.sak.path_losses import PathLoss
-from eyespot.recipes.sak.path_training import Teaching
 from eyespot.runs.config import RunConfig
 
 SINGLE = "single_task-"
 """How the names of single-task models begin; the task follows."""
 
+Teaching = Literal["paths", "shared", "none"]
+PathLoss = Literal["cos+l1", "cos", "l2"]
+Inputs = Literal["own", "as_published"]
 Form = Literal["sak", "no_router", "many_to_one", "multi_task", "single_task"]
 
 

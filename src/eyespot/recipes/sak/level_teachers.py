@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +17,11 @@ from eyespot.encoders.multitask.model import STEM
 from eyespot.encoders.taps import STAGES, Taps, equal_blocks, stage_taps
 from eyespot.features import Features
 from eyespot.pictures import resize_pictures
+from eyespot.recipes.sak.config import Inputs
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 """Depths of the four levels, as shares of all blocks: blocks 3, 6, 9, 12 of 12 and 6, 12, 18, 24 of 24 (SAK)."""
 
-Inputs = Literal["own", "as_published"]
 Size = int | tuple[int, int] | None
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.distill.classes.logit_losses import in_float32
 from eyespot.distill.features.losses import cosine_loss
-
-PathLoss = Literal["cos+l1", "cos", "l2"]
+from eyespot.recipes.sak.config import PathLoss
 
 
 @in_float32

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,11 @@ from eyespot.encoders import Encoder
 from eyespot.encoders.multitask import Levels, MultiTaskEncoder
 from eyespot.engine.task import Batch
 from eyespot.pictures import as_unit_floats, resize_pictures
+from eyespot.recipes.sak.config import PathLoss, Teaching
 from eyespot.recipes.sak.dense_losses import DENSE_LOSSES
 from eyespot.recipes.sak.level_teachers import LevelTeachers, Size
-from eyespot.recipes.sak.path_losses import PATH_LOSSES, PathLoss, path_loss
+from eyespot.recipes.sak.path_losses import PATH_LOSSES, path_loss
 
-Teaching = Literal["paths", "shared", "none"]
 Widths = Mapping[str, Mapping[int, int]]
 """D_t of each teacher's levels, as `LevelTeachers.widths`."""
 Targets = Mapping[str, Mapping[int, Tensor]]
