@@ -65,7 +65,6 @@ FAMILIES = {
 """Functions that every module of a folder may have, as one of several that do the same thing each in its own way."""
 
 TWICE: dict[str, str] = {
-    "Batch": "goes with the typed keys of a batch",
     **dict.fromkeys(("open_camvid", "open_coco"), "sets that are read in two files are being joined"),
 }
 """Public name that is defined in several modules -> why."""

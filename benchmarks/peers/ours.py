@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from eyespot import Encoder, load_encoder
 from eyespot.data import DataConfig, PictureLoader, ViewConfig
+from eyespot.data.loading.batch import Batch
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine.config import EngineConfig, OptimConfig
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.pictures import as_unit_floats
 from eyespot.randomness import seed_everything

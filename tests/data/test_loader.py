@@ -10,6 +10,7 @@ import tyro
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from eyespot.data.loading.batch import PictureBatch
 from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.data.loading.config import DataConfig
 from eyespot.data.loading.pictures import PictureLoader
@@ -54,6 +55,7 @@ def assert_equal(one, other):
 def test_batch_is_what_the_contract_says(folders):
     loader = PictureLoader(config_of(folders), 6)
     batch = loader.batch(2)
+    assert set(batch) == PictureBatch.__required_keys__
     assert batch["step"] == 2 and batch["failures"] == []
     assert batch["images"].shape == (6, 3, 12, 12) and batch["images"].dtype == torch.uint8
     for name in ("labels", "source", "index", "view"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.loading.batch import MapBatch
 from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.data.loading.maps import MultiTaskLoader
 from eyespot.data.sets.opening import open_multitask
@@ -33,9 +34,9 @@ def take(loader, count, start=0):
 def assert_equal(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
-        if name == "labels":
-            assert value.keys() == other["labels"].keys()
-            assert all(torch.equal(label, other["labels"][task]) for task, label in value.items())
+        if name == "maps":
+            assert value.keys() == other["maps"].keys()
+            assert all(torch.equal(label, other["maps"][task]) for task, label in value.items())
         else:
             same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
             assert same, name
@@ -44,18 +45,19 @@ def assert_equal(one, other):
 def test_batch_is_what_the_contract_says(toybox):
     loader = MultiTaskLoader(toybox, VIEW, 4, seed=5)
     batch = loader.batch(3)
-    assert list(batch) == ["step", "images", "labels", "source", "index", "view", "failures"]
+    assert list(batch) == ["step", "images", "maps", "source", "index", "view", "failures"]
+    assert set(batch) == MapBatch.__required_keys__
     assert batch["step"] == 3 and batch["failures"] == []
     assert batch["images"].shape == (4, 3, 24, 32) and batch["images"].dtype == torch.uint8
-    assert list(batch["labels"]) == list(toybox.tasks)
-    assert all(len(label) == 4 and label.shape[-2:] == (24, 32) for label in batch["labels"].values())
+    assert list(batch["maps"]) == list(toybox.tasks)
+    assert all(len(label) == 4 and label.shape[-2:] == (24, 32) for label in batch["maps"].values())
     for name in ("source", "index", "view"):
         assert batch[name].shape == (4,) and batch[name].dtype == torch.int64
     for row in range(4):
         index, view = int(batch["index"][row]), int(batch["view"][row])
         expected = paired_view(toybox.read(index), toybox.tasks, VIEW, 5, 0, index, view)
         assert torch.equal(batch["images"][row], expected.image)
-        assert all(torch.equal(batch["labels"][task][row], label) for task, label in expected.labels.items())
+        assert all(torch.equal(batch["maps"][task][row], label) for task, label in expected.maps.items())
     assert loader.picture_count == 11 and loader.source_names == ["toybox:11@32"] and loader.sources == [toybox]
 
 
@@ -79,8 +81,8 @@ def test_ranks_share_the_batch_of_one_process(toybox):
     parts = [MultiTaskLoader(toybox, VIEW, 6, rank, 2).batch(3) for rank in range(2)]
     for name in ("images", "source", "index", "view"):
         assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
-    for task, label in whole["labels"].items():
-        assert torch.equal(torch.cat([part["labels"][task] for part in parts]), label)
+    for task, label in whole["maps"].items():
+        assert torch.equal(torch.cat([part["maps"][task] for part in parts]), label)
 
 
 def test_all_pictures_come_once_before_one_comes_twice(toybox):
@@ -101,8 +103,8 @@ def test_the_trainer_can_cut_a_batch(toybox):
     batch = MultiTaskLoader(toybox, VIEW, 6).batch(0)
     first, second = split_batch(batch, 2)
     assert len(first["images"]) == len(second["images"]) == 3
-    for task, label in batch["labels"].items():
-        assert torch.equal(torch.cat([first["labels"][task], second["labels"][task]]), label)
+    for task, label in batch["maps"].items():
+        assert torch.equal(torch.cat([first["maps"][task], second["maps"][task]]), label)
 
 
 class Flat:
@@ -141,7 +143,7 @@ def test_broken_pictures_are_replaced_counted_and_named(workers):
     for step, batch in enumerate(take(loader, 2)):
         assert sorted(batch["index"].tolist()) == [0, 0, 0, 1, 3, 3, 4, 5, 6, 7]
         assert torch.equal(batch["images"][:, 0, 0, 0].long(), batch["index"])
-        assert torch.equal(batch["labels"]["depth"][:, 0, 0].long(), batch["index"] + 1)
+        assert torch.equal(batch["maps"]["depth"][:, 0, 0].long(), batch["index"] + 1)
         assert sorted(batch["failures"]) == [f"picture {index}: torn: in two" for index in (2, 8, 9, 9)]
         assert_equal(batch, loader.batch(step))
     assert loader.failures == {f"picture {index}": "torn: in two" for index in (2, 8, 9)}

@@ -45,9 +45,9 @@ def check(data):
     for index in range(len(data)):
         sample = data.read(index)
         assert sample.image.dtype == torch.uint8 and sample.image.shape[0] == 3
-        assert list(sample.labels) == list(data.tasks)
+        assert list(sample.maps) == list(data.tasks)
         for name, task in data.tasks.items():
-            label = sample.labels[name]
+            label = sample.maps[name]
             assert tuple(label.shape[-2:]) == sample.size, name
             if task.kind in ("classes", "saliency", "boundary"):
                 assert label.dtype == torch.uint8 and label.ndim == 2
@@ -97,7 +97,7 @@ def test_nyud(tmp_path, png):
     }
     assert data.tasks["boundary"].max_distance == 0.011 and data.tasks["segmentation"].names[0] == "wall"
     check(data)
-    labels = data.read(1).labels
+    labels = data.read(1).maps
     assert np.array_equal(labels["segmentation"], halves(IGNORE, 2))  # 3 in the file is class 2
     assert np.array_equal(labels["depth"], halves(2.5, 0))
     assert np.array_equal(labels["boundary"], halves(0, 1))
@@ -117,7 +117,7 @@ def test_what_is_missing_is_named_with_the_layout_and_a_source(tmp_path):
         open_multitask(f"nyud:{tmp_path}", "train")
     # Tasks that are not asked for need no files.
     few = open_multitask(f"nyud:{tmp_path}?tasks=depth+boundary", "train")
-    assert list(few.read(1).labels) == ["depth", "boundary"]
+    assert list(few.read(1).maps) == ["depth", "boundary"]
     with pytest.raises(LayoutError, match=r"Context/val\.txt"):
         open_multitask(f"pascal_context:{tmp_path}", "val")
 
@@ -200,15 +200,15 @@ def test_pascal_context(tmp_path):
     }
     assert data.tasks["parts"].weight == 2 and data.tasks["boundary"].max_distance == 0.0075
     check(data)
-    labels = data.read(0).labels
+    labels = data.read(0).maps
     assert np.array_equal(labels["segmentation"], halves(15, 255))
     assert np.array_equal(labels["saliency"], halves(0, 1))
     parts = labels["parts"]
     assert parts[0].tolist() == [1] * 8 + [2] * 4 + [0] * 4  # the cat's head is nobody's part
     assert parts[4].tolist() == [3] * 4 + [4] * 4 + [2] * 4 + [0] * 4
     assert parts[6, 8] == 2 and parts[11].tolist() == [0] * 8 + [6] * 4 + [0] * 4
-    assert bool((data.read(1).labels["parts"] == IGNORE).all())  # nobody there
-    assert (data.read(2).labels["parts"] == 6).any()
+    assert bool((data.read(1).maps["parts"] == IGNORE).all())  # nobody there
+    assert (data.read(2).maps["parts"] == 6).any()
     normals = labels["normals"]
     assert not normals[:, :, 8:].any()
     torch.testing.assert_close(normals[:, 3, 3], torch.tensor([0.0, 0, -1]), atol=6e-3, rtol=0)
@@ -252,10 +252,10 @@ def test_camvid(tmp_path):
     data = open_multitask(f"camvid:{write_camvid(tmp_path)}", "train")
     assert (len(data), data.tasks["segmentation"].channels, data.tasks["segmentation"].names[3]) == (4, 11, "road")
     check(data)
-    labels = data.read(2).labels
+    labels = data.read(2).maps
     assert np.array_equal(labels["segmentation"], halves(2, 10))
     assert torch.equal(labels["boundary"], class_boundaries(labels["segmentation"])) and labels["boundary"].any()
-    void = data.read(3).labels
+    void = data.read(3).maps
     assert np.array_equal(void["segmentation"], halves(3, IGNORE)) and not (void["boundary"] == 1).any()
 
 
@@ -271,13 +271,13 @@ def test_coco(tmp_path):
         (tmp_path / split / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     data = open_multitask(f"coco:{tmp_path}", "val")
     check(data)
-    labels = data.read(0).labels
+    labels = data.read(0).maps
     assert labels["keypoints"].shape == (17, *SIZE)
     assert labels["keypoints"].amax((1, 2)).tolist() == [1, 1] + [0] * 15  # hidden ones count, missing ones do not
     assert labels["keypoints"][0, 4, 3] == 1 and labels["keypoints"][1, 1, 9] == 1
     assert np.array_equal(labels["saliency"], halves(0, IGNORE))
-    assert np.array_equal(data.read(1).labels["saliency"], halves(0, 1))
-    assert not data.read(1).labels["keypoints"].any()
+    assert np.array_equal(data.read(1).maps["saliency"], halves(0, 1))
+    assert not data.read(1).maps["keypoints"].any()
     assert data.tasks["keypoints"].names[5] == "left_shoulder"
     (tmp_path / "val2017" / "annotations.json").write_text(json.dumps({"classes": ["a"], "images": []}))
     with pytest.raises(ValueError, match="81 classes with background, not 1"):
@@ -300,7 +300,7 @@ def test_kitchen(tmp_path):
     assert [len(train), len(val)] == [2, 3]
     assert [train.picture_name(1)[-11:], val.picture_name(0)[-11:]] == ["1.color.jpg", "2.color.jpg"]
     check(train)
-    labels = train.read(1).labels
+    labels = train.read(1).maps
     assert labels["depth"][0, :4].tolist() == [0, 0, 0, pytest.approx(2.01)]
     intrinsics = torch.tensor([[40.0, 0, 16], [0, 40, 12], [0, 0, 1]], dtype=torch.float64)
     assert torch.equal(labels["normals"], depth_to_normals(labels["depth"], intrinsics))
@@ -319,16 +319,16 @@ def test_toybox():
     scenes = render([17], 32)
     sample = data.read(17)
     assert torch.equal(sample.image, (scenes.images[0] * 255).round().to(torch.uint8))
-    assert torch.equal(sample.labels["depth"], scenes.depth[0])
-    assert torch.equal(sample.labels["segmentation"].long(), scenes.semantic[0])
-    assert torch.equal(sample.labels["saliency"].bool(), scenes.saliency[0])
-    torch.testing.assert_close(sample.labels["normals"], scenes.normals[0], atol=1e-3, rtol=0)
-    lines_ = sample.labels["boundary"].bool()
+    assert torch.equal(sample.maps["depth"], scenes.depth[0])
+    assert torch.equal(sample.maps["segmentation"].long(), scenes.semantic[0])
+    assert torch.equal(sample.maps["saliency"].bool(), scenes.saliency[0])
+    torch.testing.assert_close(sample.maps["normals"], scenes.normals[0], atol=1e-3, rtol=0)
+    lines_ = sample.maps["boundary"].bool()
     assert lines_.any() and not (lines_ & ~scenes.boundaries[0]).any()
-    peaks = int((sample.labels["keypoints"] == 1).sum())
+    peaks = int((sample.maps["keypoints"] == 1).sum())
     assert 0 < peaks <= int(scenes.keypoints_visible[0].sum()) <= KEYPOINTS
     x, y = scenes.keypoints[0][scenes.keypoints_visible[0]][0].tolist()
-    assert sample.labels["keypoints"][scenes.semantic[0, int(y), int(x)], int(y), int(x)] == 1
+    assert sample.maps["keypoints"][scenes.semantic[0, int(y), int(x)], int(y), int(x)] == 1
     val = open_multitask("toybox:20@32", "val")
     assert val.picture_name(0) != data.picture_name(0) and val.fingerprint() != data.fingerprint()
     assert len(open_multitask("toybox:20@32", "train", limit=3)) == 3 and len(open_multitask("toybox", "train")) == 1000
@@ -336,7 +336,7 @@ def test_toybox():
 
 def test_a_choice_of_tasks_keeps_the_sets_order():
     data = open_multitask("toybox:4@16?tasks=depth+segmentation", "train")
-    assert list(data.tasks) == list(data.read(0).labels) == ["segmentation", "depth"]
+    assert list(data.tasks) == list(data.read(0).maps) == ["segmentation", "depth"]
     assert list(open_multitask("toybox:4@16?tasks=depth,boundary", "train").tasks) == ["boundary", "depth"]
     assert data.name == "toybox:4@16?tasks=depth+segmentation"
 
@@ -346,14 +346,14 @@ def test_sizes(tmp_path):
     full, small = (open_multitask(f"camvid:{tmp_path}{options}", "train") for options in ("", "?height=6&width=8"))
     check(small)
     one, other = full.read(1), small.read(1)
-    assert other.size == (6, 8) and torch.equal(other.labels["segmentation"], one.labels["segmentation"][1::2, 1::2])
+    assert other.size == (6, 8) and torch.equal(other.maps["segmentation"], one.maps["segmentation"][1::2, 1::2])
     mean = one.image.float().view(3, 6, 2, 8, 2).mean((2, 4))
     assert (other.image[:, 1:-1, 1:-1] - mean[:, 1:-1, 1:-1]).abs().mean() < 25  # antialiased, not sampled
-    line = other.labels["boundary"]
+    line = other.maps["boundary"]
     assert line[1:-1].sum(1).tolist() == [1] * 4
     assert small.fingerprint() != full.fingerprint() and len(small) == len(full) == 4
     toys = [open_multitask(f"toybox:4@64{options}", "train") for options in ("", "?height=16&width=16")]
-    big, little = (toy.read(2).labels for toy in toys)
+    big, little = (toy.read(2).maps for toy in toys)
     assert set(little["depth"].flatten().tolist()) <= set(big["depth"].flatten().tolist())
     assert (little["keypoints"] == 1).any() and little["boundary"].any()
     check(toys[1])
@@ -362,7 +362,7 @@ def test_sizes(tmp_path):
 def test_a_thin_line_survives_any_shrinking(tmp_path):
     for height, width in ((5, 7), (3, 16), (12, 5)):
         data = open_multitask(f"camvid:{write_camvid(tmp_path)}?height={height}&width={width}", "train")
-        rows = (data.read(1).labels["boundary"] == 1).any(1)
+        rows = (data.read(1).maps["boundary"] == 1).any(1)
         assert bool(rows[1:-1].all()), (height, width)
 
 
@@ -407,16 +407,16 @@ def test_real_data(shared):
     data = shared / "data"
     camvid = open_multitask(f"camvid:{data / 'camvid'}", "val", limit=3)
     check(camvid)
-    share = torch.stack([(camvid.read(i).labels["boundary"] == 1).float().mean() for i in range(3)])
+    share = torch.stack([(camvid.read(i).maps["boundary"] == 1).float().mean() for i in range(3)])
     assert share.min() > 0.01 and share.max() < 0.12
     assert [len(open_multitask(f"camvid:{data / 'camvid'}", split)) for split in ("train", "val")] == [120, 51]
     kitchen = open_multitask(f"kitchen:{data / 'rgbd_kitchen'}", "train", limit=3)
     check(kitchen)
-    labels = kitchen.read(0).labels
+    labels = kitchen.read(0).maps
     assert 0.5 < labels["depth"][labels["depth"] > 0].median() < 5
     assert 0.005 < (labels["boundary"] == 1).float().mean() < 0.12
     assert [len(open_multitask(f"kitchen:{data / 'rgbd_kitchen'}", split)) for split in ("train", "val")] == [25, 25]
     coco = open_multitask(f"coco:{data / 'coco'}", "train", limit=5)
     check(coco)
-    assert any((coco.read(index).labels["keypoints"] == 1).any() for index in range(5))
-    assert any((coco.read(index).labels["saliency"] == 1).any() for index in range(5))
+    assert any((coco.read(index).maps["keypoints"] == 1).any() for index in range(5))
+    assert any((coco.read(index).maps["saliency"] == 1).any() for index in range(5))

@@ -49,14 +49,14 @@ def only(size, **changes):
 
 
 def assert_equal(one, other):
-    assert torch.equal(one.image, other.image) and one.labels.keys() == other.labels.keys()
-    for name, label in one.labels.items():
-        assert torch.equal(label, other.labels[name]), name
+    assert torch.equal(one.image, other.image) and one.maps.keys() == other.maps.keys()
+    for name, label in one.maps.items():
+        assert torch.equal(label, other.maps[name]), name
 
 
 def test_a_view_is_a_pure_function_of_its_keys():
     config, picture = PairedViewConfig(size=(32, 48)), sample()
-    kept = MultiTaskSample(picture.image.clone(), {name: label.clone() for name, label in picture.labels.items()})
+    kept = MultiTaskSample(picture.image.clone(), {name: label.clone() for name, label in picture.maps.items()})
     one, again = (paired_view(picture, TASKS, config, 3, 0, 7, 1) for _ in range(2))
     assert_equal(one, again)
     assert_equal(picture, kept)  # what was read is not changed
@@ -67,7 +67,7 @@ def test_a_view_is_a_pure_function_of_its_keys():
 def test_a_view_has_the_types_and_the_size_of_the_contract():
     view = paired_view(sample(), TASKS, PairedViewConfig(size=(32, 48)), 0)
     assert view.image.shape == (3, 32, 48) and view.image.dtype == torch.uint8 and view.size == (32, 48)
-    shapes = {name: (label.dtype, tuple(label.shape)) for name, label in view.labels.items()}
+    shapes = {name: (label.dtype, tuple(label.shape)) for name, label in view.maps.items()}
     bytes_, floats = (torch.uint8, (32, 48)), torch.float32
     assert shapes == {
         **dict.fromkeys(("segmentation", "parts", "saliency", "boundary"), bytes_),
@@ -75,7 +75,7 @@ def test_a_view_has_the_types_and_the_size_of_the_contract():
         "depth": (floats, (32, 48)),
         "keypoints": (floats, (3, 32, 48)),
     }
-    assert all(label.is_contiguous() for label in (*view.labels.values(), view.image))
+    assert all(label.is_contiguous() for label in (*view.maps.values(), view.image))
 
 
 def test_the_plain_view_of_a_picture_of_that_size_is_the_picture():
@@ -90,15 +90,15 @@ def test_depth_is_divided_by_the_scale(scale):
     view = paired_view(picture, TASKS, only(size, scale=(scale, scale)), 0)
     rows, columns = (((torch.arange(n) + 0.5) / scale).long() for n in size)
     for name in ("segmentation", "parts", "saliency", "boundary", "normals"):
-        assert torch.equal(view.labels[name], picture.labels[name][..., rows, :][..., columns]), name
-    expected = picture.labels["depth"][rows][:, columns] * (2 if scale == 0.5 else 0.5)
-    assert torch.equal(view.labels["depth"], expected)
+        assert torch.equal(view.maps[name], picture.maps[name][..., rows, :][..., columns]), name
+    expected = picture.maps["depth"][rows][:, columns] * (2 if scale == 0.5 else 0.5)
+    assert torch.equal(view.maps["depth"], expected)
 
 
 def test_scales_are_uniform_in_their_range():
     flat = MultiTaskSample(torch.zeros(3, 32, 32, dtype=torch.uint8), {"depth": torch.ones(32, 32)})
     config = PairedViewConfig(size=(16, 16))
-    depths = [float(paired_view(flat, TASKS, config, key).labels["depth"].max()) for key in range(300)]
+    depths = [float(paired_view(flat, TASKS, config, key).maps["depth"].max()) for key in range(300)]
     scales = 1 / torch.tensor(depths)
     assert 0.5 <= scales.min() < 0.53 and 1.97 < scales.max() <= 2
     assert abs(float(scales.mean()) - 1.25) < 0.08
@@ -114,13 +114,13 @@ def test_pictures_and_labels_stay_in_register():
     inside = 0
     for key in range(40):
         view = paired_view(picture, TASKS, config, key)
-        row, column = view.labels["normals"][0].abs() - 1, view.labels["normals"][1] - 1
-        known = view.labels["depth"] > 0
+        row, column = view.maps["normals"][0].abs() - 1, view.maps["normals"][1] - 1
+        known = view.maps["depth"] > 0
         # Bilinear colours are between pixels; antialiased ones average over two; at the border they are one-sided.
         inner = known & (row > 1) & (row < 78) & (column > 1) & (column < 98)
         assert (view.image[0][inner] / 2 - row[inner]).abs().max() <= 1.01
         assert (view.image[1][inner] / 2 - column[inner]).abs().max() <= 1.01
-        scale = (column + 1)[inner] / view.labels["depth"][inner]
+        scale = (column + 1)[inner] / view.maps["depth"][inner]
         torch.testing.assert_close(scale, scale[:1].expand_as(scale), rtol=1e-5, atol=0)
         inside += int(inner.sum())
     assert inside > 40 * 1000
@@ -131,12 +131,12 @@ def test_a_flip_negates_x_swaps_sides_and_undoes_itself():
     always = paired_view(picture, TASKS, only((40, 60), flip=1.0), 0)
     assert torch.equal(always.image, picture.image.flip(-1))
     for name in ("segmentation", "parts", "saliency", "boundary", "depth"):
-        assert torch.equal(always.labels[name], picture.labels[name].flip(-1)), name
-    x, y, z = picture.labels["normals"].flip(-1)
-    assert torch.equal(always.labels["normals"], torch.stack([-x, y, z]))
-    nose, left, right = picture.labels["keypoints"].flip(-1)
-    assert torch.equal(always.labels["keypoints"], torch.stack([nose, right, left]))
-    for name, label in picture.labels.items():
+        assert torch.equal(always.maps[name], picture.maps[name].flip(-1)), name
+    x, y, z = picture.maps["normals"].flip(-1)
+    assert torch.equal(always.maps["normals"], torch.stack([-x, y, z]))
+    nose, left, right = picture.maps["keypoints"].flip(-1)
+    assert torch.equal(always.maps["keypoints"], torch.stack([nose, right, left]))
+    for name, label in picture.maps.items():
         assert torch.equal(flipped(flipped(label, TASKS[name]), TASKS[name]), label)
 
 
@@ -152,13 +152,13 @@ def test_padded_pixels_are_unlabelled_in_every_kind():
     around[5:25, 5:35] = False
     assert torch.equal(view.image[:, around], torch.tensor(FILL, dtype=torch.uint8)[:, None].expand(3, 31 * 40 - 600))
     for name in ("segmentation", "parts", "saliency", "boundary"):
-        assert bool((view.labels[name][around] == IGNORE).all()), name
+        assert bool((view.maps[name][around] == IGNORE).all()), name
     for name in ("normals", "depth", "keypoints"):
-        assert not view.labels[name][..., around].any(), name
-    inner = MultiTaskSample(view.image[:, ~around], {name: label[..., ~around] for name, label in view.labels.items()})
+        assert not view.maps[name][..., around].any(), name
+    inner = MultiTaskSample(view.image[:, ~around], {name: label[..., ~around] for name, label in view.maps.items()})
     whole = sample(20, 30)
     assert torch.equal(inner.image, whole.image.flatten(1))
-    assert all(torch.equal(inner.labels[name], label.flatten(-2)) for name, label in whole.labels.items())
+    assert all(torch.equal(inner.maps[name], label.flatten(-2)) for name, label in whole.maps.items())
 
 
 def test_the_fill_is_imagenets_mean():
@@ -167,7 +167,7 @@ def test_the_fill_is_imagenets_mean():
 
 def test_small_pictures_are_scaled_first_and_then_padded():
     view = paired_view(sample(20, 30), TASKS, only((64, 64), scale=(0.5, 0.5)), 0)
-    known = view.labels["depth"] > 0
+    known = view.maps["depth"] > 0
     assert int(known.sum()) == 10 * 15 and known[27:37, 24:39].all()
 
 
@@ -177,7 +177,7 @@ def test_a_picture_too_large_for_an_evaluation_says_what_to_do():
 
 
 def share_of(view):
-    return largest_share(view.labels["segmentation"])
+    return largest_share(view.maps["segmentation"])
 
 
 def test_no_class_takes_more_than_its_share_if_another_crop_can_be_had():
@@ -209,7 +209,7 @@ def test_a_crop_without_a_person_counts_for_no_parts():
     parts = torch.zeros(40, 40, dtype=torch.uint8)
     parts[:12, :12] = 3
     picture = MultiTaskSample(torch.zeros(3, 40, 40, dtype=torch.uint8), {"parts": parts})
-    views = [paired_view(picture, TASKS, only((20, 20)), key).labels["parts"] for key in range(40)]
+    views = [paired_view(picture, TASKS, only((20, 20)), key).maps["parts"] for key in range(40)]
     without = [view for view in views if not (view == 3).any()]
     assert 10 < len(without) < 40
     assert all(bool((view == IGNORE).all()) for view in without)
@@ -222,7 +222,7 @@ def test_points_survive_shrinking():
     )
     for scale in (0.5, 0.63, 1.0, 1.7):
         size = (int(41 * scale), int(61 * scale))
-        seen = paired_view(picture, TASKS, only(size, scale=(scale, scale)), 0).labels["keypoints"]
+        seen = paired_view(picture, TASKS, only(size, scale=(scale, scale)), 0).maps["keypoints"]
         assert seen.amax((1, 2)).tolist() == [0, 1, 0]
         peak = (seen[1] == 1).nonzero().float().mean(0) + 0.5
         assert (peak / scale - torch.tensor([17.5, 31.5])).abs().max() <= 1

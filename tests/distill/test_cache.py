@@ -119,7 +119,7 @@ def test_the_companion_reads_for_the_committee(tmp_path):
     entries = pickle.loads(pickle.dumps(committee.extra_entries))(
         *(EVERYTHING[key] for key in ("source", "index", "view"))
     )
-    assert entries["cache/fine"].dtype == torch.uint8 and entries["cache/fine/there"].all()
+    assert entries["cache"]["fine"]["records"].dtype == torch.uint8 and entries["cache"]["fine"]["there"].all()
     shutil.rmtree(tmp_path)  # all that is needed is in the batch
     assert equal(committee({**EVERYTHING, **entries}), reference)
     assert calls(committee) == {"fine": 0, "coarse": 0}
@@ -127,7 +127,7 @@ def test_the_companion_reads_for_the_committee(tmp_path):
 
 def test_the_companion_of_an_empty_cache_gives_nothing(tmp_path):
     committee = cached(tmp_path)
-    assert committee.extra_entries(FIRST["source"], FIRST["index"], FIRST["view"]) == {}
+    assert committee.extra_entries(FIRST["source"], FIRST["index"], FIRST["view"]) == {"cache": {}}
 
 
 def test_what_a_worker_did_not_find_is_looked_for_again_before_it_is_computed(tmp_path):
@@ -137,7 +137,7 @@ def test_what_a_worker_did_not_find_is_looked_for_again_before_it_is_computed(tm
     committee(FIRST)
     committee.flush()
     early = committee.extra_entries(*(SECOND[key] for key in ("source", "index", "view")))
-    assert early["cache/fine/there"].tolist() == [False, True, False, True]
+    assert early["cache"]["fine"]["there"].tolist() == [False, True, False, True]
     before = copy.deepcopy(calls(committee))
     other = cached(tmp_path / "some")  # another process computes the rest meanwhile
     other(EVERYTHING)
@@ -167,7 +167,7 @@ def test_with_a_loader_and_its_workers(tmp_path, workers):
     again, batches = committee()
     for _ in range(4):
         rows = next(batches)
-        assert rows["cache/fine/there"].all()
+        assert rows["cache"]["fine"]["there"].all()
         found, wanted = again(rows), live(rows)
         assert all(torch.equal(found[name].patches, wanted[name].patches.bfloat16().float()) for name in wanted)
     assert calls(again) == {"fine": 0, "coarse": 0} and calls(first)["fine"] <= 12

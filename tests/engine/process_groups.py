@@ -17,8 +17,8 @@ from PIL import Image
 from toy_training import BATCH_SIZE, PLAIN, Crash, ToyTask, make_trainer, toy_optim
 
 from eyespot.data import DataConfig, PictureLoader
+from eyespot.data.loading.batch import Batch
 from eyespot.engine.config import EngineConfig
-from eyespot.engine.task import Batch
 from processes import start_process
 
 RANK_FILE = "rank-{}.txt"

@@ -11,11 +11,12 @@ from process_groups import run_group
 from torch import Tensor, nn
 from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, stored, toy_optim
 
+from eyespot.data.loading.batch import Batch
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
 from eyespot.engine.optim import learning_rate, make_optimizer, moments_of
 from eyespot.engine.strategy import clip_gradients
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 
 KINDS = ["lamb", "sgd", "rmsprop"]

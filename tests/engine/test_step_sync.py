@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy_training import BATCH_SIZE, PLAIN, ToyBatches, ToyTask, make_trainer, same, state_of, toy_optim
 
 from eyespot import load_encoder
+from eyespot.data.loading.batch import Batch
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.encoders import Encoder
 from eyespot.engine.metrics import read_lines
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer, split_batch
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique", "is_nonzero", "equal")
@@ -123,6 +125,19 @@ def test_only_what_the_task_names_is_moved(tmp_path: Path, monkeypatch: pytest.M
     batch = {**Numbered().batch(0), "masks": {"a": torch.ones(8), "b": 3}}
     assert trainer._on_device(batch)["masks"].keys() == {"a", "b"}
     assert moved == [id(batch["images"]), id(batch["masks"]["a"])]
+
+
+def test_what_losses_are_made_of_is_moved_by_default_and_cached_records_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All maps and labels go to the device; records stay until it is known which rows are missing."""
+    trainer = make_trainer(tmp_path, optim=toy_optim(steps=1))
+    monkeypatch.setattr(trainer, "fabric", SimpleNamespace(device=torch.device("meta")))
+    one = torch.ones(8)
+    batch = {"images": one, "labels": one, "maps": {"depth": one}, "cache": {"teacher": {"records": one}}, "view": one}
+    moved = trainer._on_device(batch)
+    assert all(value.is_meta for value in (moved["images"], moved["labels"], moved["maps"]["depth"]))
+    assert not moved["cache"]["teacher"]["records"].is_meta and not moved["view"].is_meta
 
 
 def test_micro_batches_cut_nested_entries_and_keep_the_rest() -> None:

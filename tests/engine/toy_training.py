@@ -11,11 +11,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import Batch
 from eyespot.engine.checkpoint import read_into, stored_tensors
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.processes import Processes
 from eyespot.engine.strategy import start_fabric
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.randomness import torch_generator
 

@@ -107,8 +107,8 @@ def test_unknown_values_are_none_in_a_row_and_progress_is_told():
     class Dark(Coloured):
         def read(self, index):
             sample = super().read(index)
-            sample.labels["depth"].zero_()
-            del sample.labels["keypoints"]
+            sample.maps["depth"].zero_()
+            del sample.maps["keypoints"]
             return sample
 
     calls = []

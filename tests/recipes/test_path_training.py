@@ -59,7 +59,7 @@ def batch(count=2, size=(32, 48), labels=True, key=0):
     segmentation[:, :4] = IGNORE
     boundary = torch.randint(0, 2, (count, *size), dtype=torch.uint8, generator=generator)
     maps = {"segmentation": segmentation, "boundary": boundary, "depth": torch.rand(count, *size, generator=generator)}
-    return {"images": images, "labels": maps, "step": 0}
+    return {"images": images, "maps": maps, "step": 0}
 
 
 def level_terms(names=TEACHERS):
@@ -100,7 +100,7 @@ def test_stage_two_adds_the_weighted_tasks():
     encoder = task.learner("student").encoder
     outputs = encoder.predict(whole["images"].float() / 255)
     for name, kind in TASKS.items():
-        wanted = kind.weight * DENSE_LOSSES[kind.kind](outputs[name], whole["labels"][name])
+        wanted = kind.weight * DENSE_LOSSES[kind.kind](outputs[name], whole["maps"][name])
         torch.testing.assert_close(terms[f"task/{name}"], wanted)
     torch.testing.assert_close(terms["loss"], sum(value for name, value in terms.items() if name != "loss"))
 
@@ -317,6 +317,6 @@ def test_a_batch_without_anything_to_learn_is_refused():
     with pytest.raises(ValueError, match="no labels of its tasks"):
         task(batch(labels=False))
     unknown = batch()
-    unknown["labels"] = {"normals": torch.zeros(2, 3, 32, 48)}
+    unknown["maps"] = {"normals": torch.zeros(2, 3, 32, 48)}
     with pytest.raises(ValueError, match="segmentation, boundary, depth"):
         task(unknown)

@@ -67,11 +67,11 @@ def test_what_is_not_labelled_is_grey_and_has_no_score():
     class Bare(Coloured):
         def read(self, index):
             sample = super().read(index)
-            sample.labels["segmentation"].fill_(IGNORE)
-            sample.labels["boundary"].fill_(IGNORE)
-            sample.labels["depth"].zero_()
-            sample.labels["normals"].zero_()
-            del sample.labels["saliency"]
+            sample.maps["segmentation"].fill_(IGNORE)
+            sample.maps["boundary"].fill_(IGNORE)
+            sample.maps["depth"].zero_()
+            sample.maps["normals"].zero_()
+            del sample.maps["saliency"]
             return sample
 
     found = grids({"a": PixelReader()}, Bare(1), shown=1)

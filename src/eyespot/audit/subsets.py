@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import PictureBatch
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import token_count
 from eyespot.distill.features.learner import FeatureLearner
@@ -13,7 +14,6 @@ from eyespot.distill.features.losses import EUPE_LOSS
 from eyespot.distill.features.standardizers import FeatureStandardizer
 from eyespot.distill.side_by_side import SideBySide
 from eyespot.encoders import Encoder
-from eyespot.engine.task import Batch
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats
 
@@ -97,7 +97,7 @@ class SubsetDistillation(SideBySide):
         self.standardizers = nn.ModuleDict(standardizers)
         self.size, self.teacher_size = size, teacher_size
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: PictureBatch) -> dict[str, Tensor]:
         """See `SideBySide.teach`."""
         seen = self.committee(batch, self.teacher_size)
         targets = {name: self.standardizers[name](features) for name, features in seen.items()}
@@ -110,7 +110,7 @@ class SubsetDistillation(SideBySide):
         assert isinstance(module, SubsetLearner)
         return module
 
-    def tokens(self, batch: Batch) -> int:
+    def tokens(self, batch: PictureBatch) -> int:
         """See `Task.tokens`."""
         students = [token_count(student, self.size) for student in self.students.values()]  # type: ignore[arg-type]
         return max(*students, *(token_count(teacher, self.teacher_size) for _, teacher in self.committee.items()))

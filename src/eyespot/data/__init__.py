@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from eyespot.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from eyespot.data.loading.batch import Batch, CachedRows, MapBatch, PictureBatch
     from eyespot.data.loading.batch_loader import BrokenSourceError
     from eyespot.data.loading.config import DataConfig, plain_list_of_sources
-    from eyespot.data.loading.pictures import Batch, PictureLoader
+    from eyespot.data.loading.pictures import PictureLoader
     from eyespot.data.sources.base import PictureSource
     from eyespot.data.sources.decode import PictureError, decode_picture
     from eyespot.data.sources.folders import FolderSource
@@ -19,9 +20,10 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "eyespot.data.loading.batch": ["Batch", "CachedRows", "MapBatch", "PictureBatch"],
             "eyespot.data.loading.batch_loader": ["BrokenSourceError"],
             "eyespot.data.loading.config": ["DataConfig", "plain_list_of_sources"],
-            "eyespot.data.loading.pictures": ["Batch", "PictureLoader"],
+            "eyespot.data.loading.pictures": ["PictureLoader"],
             "eyespot.data.sources.base": ["PictureSource"],
             "eyespot.data.sources.decode": ["PictureError", "decode_picture"],
             "eyespot.data.sources.folders": ["FolderSource"],
@@ -35,8 +37,11 @@ else:
 __all__ = [
     "Batch",
     "BrokenSourceError",
+    "CachedRows",
     "DataConfig",
     "FolderSource",
+    "MapBatch",
+    "PictureBatch",
     "PictureError",
     "PictureLoader",
     "PictureSource",

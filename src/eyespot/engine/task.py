@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import Batch
 from eyespot.encoders import Encoder
 
-Batch = Mapping[str, Any]
+__all__ = ["Batch", "Task"]
 
 
 class Task(nn.Module, ABC):
@@ -24,14 +25,16 @@ class Task(nn.Module, ABC):
             by `source`, `index` and `view` never waits for the device.
     """
 
-    on_device: tuple[str, ...] = ("images", "labels")
+    on_device: tuple[str, ...] = ("images", "labels", "maps")
 
     @abstractmethod
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Any) -> dict[str, Tensor]:
         """Named scalar losses of a batch. `loss` is minimised; the others are logged.
 
         Args:
-            batch: see `data.loading.pictures`; `batch["step"]` numbers the optimiser step, for draws by counter.
+            batch: what the task's loader makes, as `eyespot.data.loading.batch` lists it: a `PictureBatch`, a
+                `MapBatch`, or a mapping of one's own with `images`. `batch["step"]` numbers the optimiser step, for
+                draws by counter.
         """
 
     @property
@@ -39,7 +42,7 @@ class Task(nn.Module, ABC):
     def students(self) -> Mapping[str, nn.Module]:
         """What the training makes, by name; an EMA follows these."""
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[Any]) -> None:
         """The one pass over the data before training (target statistics). Not called again when a run is resumed."""
 
     @property
@@ -71,7 +74,7 @@ class Task(nn.Module, ABC):
         """
         return {"": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
-    def tokens(self, batch: Batch) -> int:
+    def tokens(self, batch: Any) -> int:
         """Largest number of tokens (patches) per picture that any network computes in this step, for `max_tokens`.
 
         Must be the same in every process. 0, the default: not known; then `max_tokens` cannot be used.

@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import Batch
 from eyespot.engine.average import MovingAverage
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.checkpoint import Checkpoints
@@ -27,7 +28,7 @@ from eyespot.engine.processes import Processes, Stopped
 from eyespot.engine.progress import TrainingBar
 from eyespot.engine.state import restore, tensors_of
 from eyespot.engine.strategy import clip_gradients, hollow_copy, is_sharded, start_fabric, whole
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.units import checkpoint_activations, compile_units
 from eyespot.randomness import seed_everything
 

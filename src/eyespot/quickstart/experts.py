@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import Batch
 from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats

@@ -14,15 +14,15 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class MultiTaskSample:
-    """A picture and its labels.
+    """A picture and the maps of its tasks.
 
     Attributes:
         image: uint8 [3, H, W], RGB.
-        labels: by name of the task, maps [H, W] or [C, H, W] as `eyespot.dense_tasks` writes them.
+        maps: by name of the task, [H, W] or [C, H, W], as `eyespot.dense_tasks` writes them.
     """
 
     image: Tensor
-    labels: dict[str, Tensor]
+    maps: dict[str, Tensor]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,10 +49,10 @@ class MultiTaskData(Protocol):
         ...
 
     def read(self, index: int) -> MultiTaskSample:
-        """Picture `index` with its labels.
+        """Picture `index` with its maps.
 
         Raises:
-            PictureError: it or one of its labels is broken.
+            PictureError: it or one of its maps is broken.
         """
         ...
 

@@ -1,38 +1,20 @@
-"""The loader of pictures with labels of every pixel."""
+"""The loader of pictures with maps for several tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
+from eyespot.data.loading.batch import MapBatch
 from eyespot.data.loading.batch_loader import BatchLoader, BatchReader
 from eyespot.data.loading.sampling import SamplingPlan
 from eyespot.data.views.config import PairedViewConfig
 from eyespot.data.views.paired import paired_view
 from eyespot.dense_tasks import DenseTask
-
-
-class MultiTaskBatch(TypedDict):
-    """The pictures of one step on one rank; b is the number of pictures per rank."""
-
-    step: int
-    images: Tensor
-    """uint8 [b, 3, H, W], RGB."""
-    labels: dict[str, Tensor]
-    """By name of the task, [b, H, W] or [b, C, H, W] as `eyespot.dense_tasks` writes them."""
-    source: Tensor
-    """int64 [b], 0."""
-    index: Tensor
-    """int64 [b], number of the picture."""
-    view: Tensor
-    """int64 [b], number of the view."""
-    failures: list[str]
-    """"name: reason" of each broken picture that was replaced."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +27,7 @@ class MultiTaskLoaderConfig:
         view: how pictures are seen.
         seed: of the order and of the views.
         workers: processes that read pictures; changes nothing in the batches, nor does `keep_decoded`.
-        keep_decoded: whether every picture that was read is kept in memory with its labels (in each worker).
+        keep_decoded: whether every picture that was read is kept in memory with its maps (in each worker).
     """
 
     data: str
@@ -56,18 +38,18 @@ class MultiTaskLoaderConfig:
     keep_decoded: bool = False
 
 
-class MultiTaskLoader(BatchLoader[MultiTaskBatch]):
-    """Batches of pictures with labels of every pixel; see `BatchLoader`.
+class MultiTaskLoader(BatchLoader[MapBatch]):
+    """Batches of pictures with maps for several tasks; see `BatchLoader`.
 
     Args:
-        data: pictures and labels.
+        data: pictures with their maps.
         config: how they are seen.
         batch_size: pictures per step over all ranks together; the batch of a step does not depend on `world_size`.
         rank: number of this process.
         world_size: number of processes.
         seed: of the order and of the views.
         workers: processes that read pictures; 0 reads them in this process.
-        keep_decoded: keep every picture that was read in memory with its labels (in each worker), for small sets.
+        keep_decoded: keep every picture that was read in memory with its maps (in each worker), for small sets.
 
     Raises:
         ValueError: the numbers do not fit together.
@@ -91,7 +73,7 @@ class MultiTaskLoader(BatchLoader[MultiTaskBatch]):
 
 
 class _MultiTaskReader(BatchReader):
-    """Makes a `MultiTaskBatch`."""
+    """Makes a `MapBatch`."""
 
     def __init__(self, data: MultiTaskData, config: MultiTaskLoaderConfig) -> None:
         super().__init__([data], config.keep_decoded)
@@ -105,5 +87,5 @@ class _MultiTaskReader(BatchReader):
         return paired_view(read, self.config.tasks, self.config.view, self.config.seed, source, index, view)
 
     def stacked(self, views: Sequence[MultiTaskSample]) -> dict[str, Any]:
-        labels = {task: torch.stack([view.labels[task] for view in views]) for task in self.config.tasks}
-        return {"images": torch.stack([view.image for view in views]), "labels": labels}
+        maps = {task: torch.stack([view.maps[task] for view in views]) for task in self.config.tasks}
+        return {"images": torch.stack([view.image for view in views]), "maps": maps}

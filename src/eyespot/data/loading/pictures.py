@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from eyespot.data.loading.batch import PictureBatch
 from eyespot.data.loading.batch_loader import (
     BatchLoader,
     BatchReader,
@@ -24,25 +25,7 @@ ExtraEntries = Callable[[Tensor, Tensor, Tensor], Mapping[str, Any]]
 """(source, index, view), int64 [b] each: the pictures of a batch and their views -> further entries of that batch."""
 
 
-class Batch(TypedDict):
-    """The pictures of one step on one rank; b is the number of pictures per rank, S the side of a view."""
-
-    step: int
-    images: Tensor
-    """uint8 [b, 3, S, S], RGB."""
-    labels: Tensor
-    """int64 [b], the label within the picture's source, -1 for none."""
-    source: Tensor
-    """int64 [b], number of the source."""
-    index: Tensor
-    """int64 [b], number of the picture in its source."""
-    view: Tensor
-    """int64 [b], number of the view."""
-    failures: list[str]
-    """"name: reason" of each broken picture that was replaced."""
-
-
-class PictureLoader(BatchLoader[Batch]):
+class PictureLoader(BatchLoader[PictureBatch]):
     """Batches of pictures for learning without labels of every pixel; see `BatchLoader`.
 
     Args:
@@ -95,7 +78,7 @@ class PictureLoader(BatchLoader[Batch]):
 
 
 class _PictureReader(BatchReader):
-    """Makes a `Batch`."""
+    """Makes a `PictureBatch`."""
 
     def __init__(self, sources: Sequence[PictureSource], config: DataConfig) -> None:
         super().__init__(sources, config.keep_decoded)

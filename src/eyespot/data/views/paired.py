@@ -37,6 +37,13 @@ class _Window:
     rows: slice
     columns: slice
 
+    def nearest(self, label: Tensor) -> Tensor:
+        """A label map [..., H, W] of the whole picture at the nearest pixel of each of the crop's, and only there."""
+        height, width = label.shape[-2:]
+        rows = nearest_pixels(height, self.scaled[0])[self.rows]
+        columns = nearest_pixels(width, self.scaled[1])[self.columns]
+        return label[..., rows, :][..., columns]
+
 
 def paired_view(
     sample: MultiTaskSample, tasks: Mapping[str, DenseTask], config: PairedViewConfig, *keys: Key
@@ -55,15 +62,18 @@ def paired_view(
     low, high = config.scale
     uniform = numpy_generator("paired view", *keys).random(2 + 2 * _CROPS)
     scale, flip, corners = low + (high - low) * float(uniform[0]), uniform[1] < config.flip, uniform[2:].reshape(-1, 2)
-    window = _draw_window(sample, config, scale, corners)
+    window, known = _draw_window(sample, config, scale, corners)
     image = resized_image(sample.image, window.scaled)[:, window.rows, window.columns]
-    labels = {name: _seen(label, tasks[name], window, scale) for name, label in sample.labels.items()}
+    maps = {
+        name: known[name] if name in known else _seen(label, tasks[name], window, scale)
+        for name, label in sample.maps.items()
+    }
     if flip:
         image = image.flip(-1)
-        labels = {name: flipped(label, tasks[name]) for name, label in labels.items()}
+        maps = {name: flipped(label, tasks[name]) for name, label in maps.items()}
     if config.colours:
         image = distorted(image, draw_distortion(*keys))
-    return _padded(MultiTaskSample(image, labels), config.size)
+    return _padded(MultiTaskSample(image, maps), config.size)
 
 
 def centred(sample: MultiTaskSample, size: tuple[int, int]) -> MultiTaskSample:
@@ -92,19 +102,27 @@ def flipped(label: Tensor, task: DenseTask) -> Tensor:
     return mirrored
 
 
-def _draw_window(sample: MultiTaskSample, config: PairedViewConfig, scale: float, corners: np.ndarray) -> _Window:
-    """The first of the drawn crops that has no more of one class than allowed, else the last one."""
+def _draw_window(
+    sample: MultiTaskSample, config: PairedViewConfig, scale: float, corners: np.ndarray
+) -> tuple[_Window, dict[str, Tensor]]:
+    """The first of the drawn crops that has no more of one class than allowed, else the last one.
+
+    With it come the maps that were looked at to choose it, as they are in the crop, so that they are not cut again.
+    """
     height, width = (max(1, int(side * scale)) for side in sample.size)
     crop = min(height, config.size[0]), min(width, config.size[1])
     spare = height - crop[0], width - crop[1]
-    classes = sample.labels.get("segmentation") if config.most_of_one_class < 1 and any(spare) else None
-    scaled = None if classes is None else resized_label(classes, "classes", (height, width))
+    classes = sample.maps.get("segmentation") if config.most_of_one_class < 1 and any(spare) else None
+    known: dict[str, Tensor] = {}
     for down, right in corners.tolist():
         top, left = int(down * (spare[0] + 1)), int(right * (spare[1] + 1))
-        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
-        if scaled is None or largest_share(scaled[rows, columns]) <= config.most_of_one_class:
+        window = _Window((height, width), slice(top, top + crop[0]), slice(left, left + crop[1]))
+        if classes is None:
             break
-    return _Window((height, width), rows, columns)
+        known["segmentation"] = window.nearest(classes)
+        if largest_share(known["segmentation"]) <= config.most_of_one_class:
+            break
+    return window, known
 
 
 def largest_share(classes: Tensor) -> float:
@@ -116,13 +134,9 @@ def largest_share(classes: Tensor) -> float:
 def _seen(label: Tensor, task: DenseTask, window: _Window, scale: float) -> Tensor:
     """A label in the window of the scaled picture."""
     if task.kind == "keypoints" and scale < 1:
-        label = resized_label(label, task.kind, window.scaled)[..., window.rows, window.columns]
-    else:  # only the pixels of the crop
-        height, width = label.shape[-2:]
-        rows = nearest_pixels(height, window.scaled[0])[window.rows]
-        columns = nearest_pixels(width, window.scaled[1])[window.columns]
-        label = label[..., rows, :][..., columns]
-    return label / scale if task.kind == "depth" else label
+        return resized_label(label, task.kind, window.scaled)[..., window.rows, window.columns]
+    found = window.nearest(label)
+    return found / scale if task.kind == "depth" else found
 
 
 def _padded(sample: MultiTaskSample, size: tuple[int, int]) -> MultiTaskSample:
@@ -132,13 +146,13 @@ def _padded(sample: MultiTaskSample, size: tuple[int, int]) -> MultiTaskSample:
     image = torch.tensor(FILL, dtype=torch.uint8)[:, None, None].repeat(1, height, width)
     image[:, top : top + old_height, left : left + old_width] = sample.image
     margins = (left, width - old_width - left, top, height - old_height - top)
-    labels = {}
-    for name, label in sample.labels.items():
+    maps = {}
+    for name, label in sample.maps.items():
         fill = IGNORE if label.dtype == torch.uint8 else 0  # classes of any kind are bytes, the others floats
-        labels[name] = F.pad(label, margins, value=fill)
-    if "parts" in labels:
-        labels["parts"] = parts_or_nothing(labels["parts"])
-    return MultiTaskSample(image, labels)
+        maps[name] = F.pad(label, margins, value=fill)
+    if "parts" in maps:
+        maps["parts"] = parts_or_nothing(maps["parts"])
+    return MultiTaskSample(image, maps)
 
 
 def parts_or_nothing(parts: Tensor) -> Tensor:

@@ -80,8 +80,8 @@ class ResizedData:
     def read(self, index: int) -> MultiTaskSample:
         """See `MultiTaskData.read`."""
         sample = self.data.read(index)
-        labels = {task: resized_label(label, self.tasks[task].kind, self.size) for task, label in sample.labels.items()}
-        return MultiTaskSample(resized_image(sample.image, self.size), labels)
+        maps = {task: resized_label(label, self.tasks[task].kind, self.size) for task, label in sample.maps.items()}
+        return MultiTaskSample(resized_image(sample.image, self.size), maps)
 
     def fingerprint(self) -> str:
         """See `MultiTaskData.fingerprint`."""

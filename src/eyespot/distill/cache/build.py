@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from lightning_fabric import Fabric
 
-from eyespot.data.loading.pictures import Batch, PictureLoader
+from eyespot.data.loading.batch import PictureBatch
+from eyespot.data.loading.pictures import PictureLoader
 from eyespot.data.loading.sampling import Draws
 from eyespot.distill.cache.committee import CachedCommittee
 
@@ -29,7 +30,7 @@ class RowLoader(PictureLoader):
         self._given = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
         self._numbers = committee.rows
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[PictureBatch]:
         return islice(self.batches(), len(self._given))
 
     def _draws(self, step: int) -> Draws:
@@ -37,7 +38,7 @@ class RowLoader(PictureLoader):
         return self._numbers.draws(self._given[min(step, len(self._given) - 1)], step)
 
 
-def first_batches(loader: PictureLoader, pictures: int = 256, batch_size: int = 32) -> Iterator[Batch]:
+def first_batches(loader: PictureLoader, pictures: int = 256, batch_size: int = 32) -> Iterator[PictureBatch]:
     """The first pictures of a training, the same in every process: what principal components are found in."""
     whole = PictureLoader(loader.config, batch_size, sources=loader.sources)
     return (whole.batch(step) for step in range(pictures // batch_size))

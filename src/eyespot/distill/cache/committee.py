@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import CachedRows, PictureBatch
 from eyespot.distill.cache.config import CacheError, StoreKind
 from eyespot.distill.cache.reader import ShardReader
 from eyespot.distill.cache.rows import RowNumbers
@@ -24,8 +25,6 @@ from eyespot.encoders import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats
-
-Batch = Mapping[str, Any]
 
 
 class CachedCommittee(nn.Module):
@@ -64,7 +63,7 @@ class CachedCommittee(nn.Module):
         views: int,
         store: StoreKind = "bfloat16",
         rank: int | None = None,
-        sample: Callable[[], Iterable[Batch]] | None = None,
+        sample: Callable[[], Iterable[PictureBatch]] | None = None,
     ) -> None:
         super().__init__()
         self.folder = Path(folder)
@@ -99,7 +98,7 @@ class CachedCommittee(nn.Module):
         return self.committee.items()
 
     @torch.no_grad()
-    def forward(self, batch: Batch, size: int | None = None) -> dict[str, Features]:
+    def forward(self, batch: PictureBatch, size: int | None = None) -> dict[str, Features]:
         """Features of every teacher in float32 on the pictures' device, see `Committee.forward`.
 
         Args:
@@ -126,7 +125,7 @@ class CachedCommittee(nn.Module):
         for cache in self.caches.values():
             self._written(cache.flush)
 
-    def rows_of(self, batch: Batch) -> np.ndarray:
+    def rows_of(self, batch: PictureBatch) -> np.ndarray:
         """Row numbers int64 [B] of a batch."""
         return self.rows(*(batch[key].cpu().numpy() for key in ("source", "index", "view")))
 
@@ -147,11 +146,12 @@ class CachedCommittee(nn.Module):
                 raise
             warnings.warn(f"{error}. Training goes on without keeping them.", RuntimeWarning, stacklevel=3)
 
-    def _records(self, name: str, cache: TeacherCache, batch: Batch, rows: np.ndarray) -> Tensor:
+    def _records(self, name: str, cache: TeacherCache, batch: PictureBatch, rows: np.ndarray) -> Tensor:
         """uint8 [B, record_bytes] of all rows, read or computed."""
         self._written(cache.flush_if_due)
-        if f"cache/{name}" in batch:
-            records, there = batch[f"cache/{name}"], batch[f"cache/{name}/there"].cpu().numpy()
+        stored = batch.get("cache", {}).get(name)
+        if stored is not None:
+            records, there = stored["records"], stored["there"].cpu().numpy()
         else:
             records, there = cache.read(rows)
         if there.all():
@@ -186,25 +186,25 @@ class CachedCommittee(nn.Module):
 
 
 class StoredRows:
-    """What is stored of a batch's rows, as entries of that batch; for `PictureLoader.extra_entries`.
+    """What is stored of a batch's rows, as the entry `cache` of that batch; for `PictureLoader.extra_entries`.
 
-    `cache/TEACHER`: uint8 [B, record_bytes], as stored, to be decoded on the training device.
-    `cache/TEACHER/there`: bool [B], which of them hold anything. Both are absent before the first features are stored.
+    Records come as they are stored, to be decoded on the training device. Teachers of whom nothing is stored yet are
+    left out.
     """
 
     def __init__(self, rows: RowNumbers, readers: Mapping[str, ShardReader]) -> None:
         self._rows = rows
         self._readers = dict(readers)
 
-    def __call__(self, source: Tensor, index: Tensor, view: Tensor) -> dict[str, Tensor]:
-        """The entries for pictures `index` of `source` under `view`, int64 [B] each."""
+    def __call__(self, source: Tensor, index: Tensor, view: Tensor) -> dict[str, dict[str, CachedRows]]:
+        """The entry for pictures `index` of `source` under `view`, int64 [B] each."""
         rows = self._rows(source.numpy(), index.numpy(), view.numpy())
-        entries: dict[str, Tensor] = {}
+        found: dict[str, CachedRows] = {}
         for name, reader in self._readers.items():
             records, there = reader.read(rows)
             if reader.record_bytes:
-                entries |= {f"cache/{name}": records, f"cache/{name}/there": torch.from_numpy(there)}
-        return entries
+                found[name] = {"records": records, "there": torch.from_numpy(there)}
+        return {"cache": found}
 
 
 def teacher_identity(teacher: Encoder) -> dict[str, str]:

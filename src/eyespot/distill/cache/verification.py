@@ -9,7 +9,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from eyespot.data.loading.pictures import Batch, PictureLoader
+from eyespot.data.loading.batch import PictureBatch
+from eyespot.data.loading.pictures import PictureLoader
 from eyespot.distill.cache.build import RowLoader, there_in_all
 from eyespot.distill.cache.committee import CachedCommittee
 from eyespot.distill.cache.config import CacheError
@@ -94,7 +95,7 @@ def verify(
     return found
 
 
-def _ids(batch: Batch) -> list[tuple[int, int, int]]:
+def _ids(batch: PictureBatch) -> list[tuple[int, int, int]]:
     return list(zip(*(batch["source"].tolist(), batch["index"].tolist(), batch["view"].tolist()), strict=True))
 
 

@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from eyespot.data.loading.batch import PictureBatch
 from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.logit_losses import binary_cross_entropy, cross_entropy
 from eyespot.distill.classes.methods import make_method, method_class
@@ -22,7 +23,6 @@ from eyespot.distill.features.feature_distillation import token_count
 from eyespot.distill.side_by_side import Learner, SideBySide
 from eyespot.encoders import Encoder
 from eyespot.encoders.taps import Taps
-from eyespot.engine.task import Batch
 from eyespot.pictures import as_unit_floats, resize_pictures
 
 LABEL_LOSSES = {"ce": cross_entropy, "bce": binary_cross_entropy}
@@ -153,7 +153,7 @@ class ClassifierDistillation(SideBySide):
         self.register_buffer("places", torch.arange(self.num_classes) if places is None else places, persistent=False)
         self.first_pictures = torch.tensor([0, *accumulate(sources)][:-1])
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: PictureBatch) -> dict[str, Tensor]:
         """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
         images = as_unit_floats(batch["images"])
         labels = self._as_outputs(batch["labels"]) if self.label.weight else None
@@ -183,7 +183,7 @@ class ClassifierDistillation(SideBySide):
         taps = tuple(tap.float() for tap in output.taps)
         return ClassifierOutput(output.logits.float(), output.summary.float(), taps)
 
-    def picture_numbers(self, batch: Batch) -> Tensor:
+    def picture_numbers(self, batch: PictureBatch) -> Tensor:
         """Number of each picture of a batch over all sources, int64 [B], on the host."""
         numbers: Tensor = self.first_pictures[batch["source"]] + batch["index"]
         return numbers
@@ -214,7 +214,7 @@ class ClassifierDistillation(SideBySide):
         """The teacher is rebuilt from its spec, never saved."""
         return ("committee",)
 
-    def tokens(self, batch: Batch) -> int:
+    def tokens(self, batch: PictureBatch) -> int:
         """The largest number of tokens per picture in teacher and students."""
         sized = [(encoder, self.student_size) for encoder in self.encoders.values()]
         sized += [(self.teacher, self.teacher_size)] if self.teacher else []

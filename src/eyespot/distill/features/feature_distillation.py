@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import Batch, PictureBatch
 from eyespot.distill.cache import CachedCommittee
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.learner import FeatureLearner
@@ -19,7 +20,6 @@ from eyespot.distill.features.losses import EUPE_LOSS, FeatureLoss
 from eyespot.distill.features.standardizers import FeatureStandardizer, finish_all
 from eyespot.distill.side_by_side import SideBySide
 from eyespot.encoders import Encoder
-from eyespot.engine.task import Batch
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats
 from eyespot.randomness import numpy_generator
@@ -72,7 +72,7 @@ class FeatureDistillation(SideBySide):
         self.statistics_steps = statistics_steps
         self.seed = seed
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: PictureBatch) -> dict[str, Tensor]:
         """The losses `TEACHER/summary` and `TEACHER/patch` of each teacher, and their plain sum `loss` (EUPE eq. 7).
 
         With several students their names stand in front, `NAME/loss` is the sum of each, and `loss` that of all.
@@ -110,7 +110,7 @@ class FeatureDistillation(SideBySide):
         return self.statistics_steps
 
     @torch.no_grad()
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[PictureBatch]) -> None:
         """Estimates the target statistics of every teacher (EUPE section 4.1, A.3).
 
         Raises:

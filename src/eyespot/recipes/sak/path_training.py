@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from eyespot.data.loading.batch import MapBatch, PictureBatch
 from eyespot.distill.features.standardizers import STANDARDIZERS, Standardizer, finish_all
 from eyespot.distill.side_by_side import Learner, SideBySide
 from eyespot.encoders import Encoder
 from eyespot.encoders.multitask import Levels, MultiTaskEncoder
-from eyespot.engine.task import Batch
 from eyespot.pictures import as_unit_floats, resize_pictures
 from eyespot.recipes.sak.config import PathLoss, Teaching
 from eyespot.recipes.sak.dense_losses import DENSE_LOSSES
@@ -273,15 +273,14 @@ class PathTraining(SideBySide):
         self.statistics_steps = 0 if standardizer == "none" or not widths else statistics_steps
         self.student_size, self.teacher_size = student_size, teacher_size
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: PictureBatch | MapBatch) -> dict[str, Tensor]:
         """The terms `TEACHER/level-N` and `task/NAME` and their sum `loss`; see `SideBySide.teach`.
 
         Args:
-            batch: `images` [B, 3, H, W], uint8 or floats in [0, 1]; `labels`, maps by task, where there are some.
+            batch: of a picture loader (stage 1), or of a loader of maps (stage 2).
         """
         images = as_unit_floats(batch["images"])
-        labels = batch.get("labels")
-        maps = labels if isinstance(labels, Mapping) else None  # pictures of classes have a vector of numbers there
+        maps = batch.get("maps")
         return self.teach(images.device, images, self.student_size, self.targets(images), maps)
 
     def targets(self, images: Tensor) -> dict[str, dict[int, Tensor]]:
@@ -307,7 +306,7 @@ class PathTraining(SideBySide):
         return self.statistics_steps
 
     @torch.no_grad()
-    def prepare(self, batches: Iterable[Batch]) -> None:
+    def prepare(self, batches: Iterable[PictureBatch | MapBatch]) -> None:
         """Estimates the statistics of every teacher's levels.
 
         Raises:
@@ -335,7 +334,7 @@ class PathTraining(SideBySide):
         """The teachers are rebuilt from their specs, never saved."""
         return ("committee",) if self.committee else ()
 
-    def tokens(self, batch: Batch) -> int:
+    def tokens(self, batch: PictureBatch | MapBatch) -> int:
         """The largest number of tokens per picture in teachers and students."""
         height, width = batch["images"].shape[2:]
         sized = [(self.learner(name).encoder, self.student_size or (height, width)) for name in self.learners]

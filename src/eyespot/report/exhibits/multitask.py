@@ -144,8 +144,8 @@ class Answers:
             look = _LOOKS[task.kind]
             for column, (output, sample) in enumerate(zip(outputs, self._samples, strict=True)):
                 maps.append(look.shrink(look.said(output[name])) if name in own else torch.empty(0))
-                if name in own and name in sample.labels:
-                    scores[row, column] = _score(task, output[name], sample.labels[name])
+                if name in own and name in sample.maps:
+                    scores[row, column] = _score(task, output[name], sample.maps[name])
         return [*maps, scores]
 
     def draw(self, findings: Findings) -> list[AnyFigure]:
@@ -169,7 +169,7 @@ class Answers:
     ) -> PictureGrid:
         task = self.data.tasks[name]
         look = _LOOKS[task.kind]
-        labels = [sample.labels.get(name) for sample in self._samples]
+        labels = [sample.maps.get(name) for sample in self._samples]
         truths = [None if label is None else look.shrink(look.true(label)) for label in labels]
         paint, scale = _painter(task, [truth for truth in truths if truth is not None])
 

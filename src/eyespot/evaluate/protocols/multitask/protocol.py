@@ -84,7 +84,7 @@ def evaluate_multitask(
         raise ValueError(f"{data.name} has no picture to evaluate on")
     metrics = {name: metric_for(task, boundary_thresholds) for name, task in chosen.items()}
     for done, sample in enumerate(prepared(data.read, len(data), workers=1), 1):
-        _count(metrics, predicted(model, sample.image, padded_to), sample.labels)
+        _count(metrics, predicted(model, sample.image, padded_to), sample.maps)
         if progress is not None:
             progress(done, len(data))
     return {
