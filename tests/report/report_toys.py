@@ -116,7 +116,6 @@ def full(pictures=2, side=8, columns=("picture", "what"), grids=1):
         summary="Three into one.",
         headline={"Student": "tiny & small", "Minutes": 9.5},
         table=table(),
-        table_caption="On 512 scenes.",
         resolution=resolution_figures([curve()]),
         figures=[Figure("A drawing", "Red.", red_png(), alt="a red square"), *[seen] * grids],
         examples=[PictureStrips("Neighbours", "The nearest.", [StripGroup("a dog", [strip], tiles[0])])] * grids,

@@ -43,7 +43,6 @@ def test_a_card_of_a_timm_student():
         summary="Two experts in one.",
         teachers=[teacher("timm/a|b", "apache-2.0"), teacher("onnx/c.onnx", "cc-by-nc-4.0")],
         results=ResultTable([column], {"student": {column.key: 0.5}, "expert": {column.key: 0.75}}),
-        results_caption="On 512 scenes.",
         data=["toybox:8192"],
         config_hash="abc123",
         machine=machine_info(),
@@ -58,7 +57,7 @@ def test_a_card_of_a_timm_student():
         assert f'timm.create_model("{place}", pretrained=True)' in body
     for place in ("hf/USER/REPO", "run/path/to/this/folder"):
         assert f'eyespot.load_encoder("{place}")' in body
-    for words in ("# tiny", "Two experts in one.", "On 512 scenes.", "**75.0**", "toybox:8192", "abc123", "torch 2"):
+    for words in ("# tiny", "Two experts in one.", "**75.0**", "toybox:8192", "abc123", "torch 2"):
         assert words in body
     assert f"or any multiple of {student.stride} pixels" in body or "that size only" in body
 

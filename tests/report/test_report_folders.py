@@ -102,7 +102,7 @@ def test_a_run_that_is_not_finished_has_a_page_too(tmp_path):
     folder.mkdir()
     (folder / "config.yaml").write_text("teachers: []\nproxy: run/elsewhere\n")
     contents = read_folder(folder)
-    assert contents.is_run and contents.teachers == [] and contents.models == {"proxy": "run/elsewhere"}
+    assert contents.run is not None and contents.run.teachers == [] and contents.models == {"proxy": "run/elsewhere"}
     assert 'id="config"' in page(tmp_path, folder)
 
 

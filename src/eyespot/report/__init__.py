@@ -13,7 +13,7 @@ from eyespot.report.pages.card import model_card
 from eyespot.report.pages.evaluation import write_evaluation_report
 from eyespot.report.pages.evaluation_folder import Evaluation, evaluate_and_report
 from eyespot.report.pages.folders import write_folder_report
-from eyespot.report.pages.html import Report, write_report
+from eyespot.report.pages.html import Report
 from eyespot.report.pages.licence_box import LicenceBox
 from eyespot.report.pages.merge import merge_tables
 from eyespot.report.pages.sheet import pca_columns, visualize, visualize_files
@@ -50,5 +50,4 @@ __all__ = [
     "visualize_files",
     "write_evaluation_report",
     "write_folder_report",
-    "write_report",
 ]

@@ -25,7 +25,6 @@ def model_card(
     summary: str,
     teachers: Sequence[Teacher],
     results: ResultTable | None = None,
-    results_caption: str = "",
     data: Sequence[str] = (),
     config_hash: str = "",
     machine: Mapping[str, Any] | None = None,
@@ -39,7 +38,6 @@ def model_card(
         teachers: all that the student's weights were learnt from, through a proxy or directly; if it started from
             released weights, those as one more entry. Their licences decide the verdict on commercial use.
         results: what was measured.
-        results_caption: on what it was measured.
         data: the training pictures, one phrase per source.
         config_hash: fingerprint of the run's configuration.
         machine: see `machine.machine_info`; the versions and the date are named.
@@ -67,7 +65,7 @@ def model_card(
     if teachers:
         sections.append(f"## Teachers and their licences\n\n{_teacher_table(teachers)}")
     if results is not None and results.rows:
-        sections.append("## Results\n\n" + f"{results_caption}\n\n{results.to_markdown()}".strip())
+        sections.append(f"## Results\n\n{results.to_markdown().strip()}")
     if data:
         sections.append("## Training pictures\n\n" + "\n".join(f"- {source}" for source in data))
     if config_hash or machine:

@@ -11,23 +11,21 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from eyespot.encoders.lineage import Teacher
 from eyespot.encoders.saved import MODEL_FILE, find_model_folder
 from eyespot.evaluate.during_training import read_probes
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
-from eyespot.report.exhibits.curves import Records, overlaid_curves, probe_curves, read_metrics, training_curves
-from eyespot.report.exhibits.figures import Figure
+from eyespot.report.exhibits.curves import read_metrics
 from eyespot.report.exhibits.labels import is_spec, short_labels
 from eyespot.report.exhibits.seen import sizes_around
 from eyespot.report.exhibits.sizes import resolution_figures
 from eyespot.report.machine import machine_info
 from eyespot.report.pages.evaluation import SIZE, Shown, look_through, table_facts
-from eyespot.report.pages.html import Report, short_count
-from eyespot.report.pages.licence_box import LicenceBox
+from eyespot.report.pages.html import Report
 from eyespot.report.pages.merge import differing, merge_tables
 from eyespot.report.pages.sheet import read_pictures
+from eyespot.report.pages.training import TrainingRun, run_sections
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,7 @@ class Contents:
     Attributes:
         path: where it is.
         table: its results.json, if any.
-        records: its metrics.jsonl, see `read_metrics`; empty for an evaluation.
-        probes: its probes.jsonl, see `read_probes`.
-        config: its config.yaml as text.
-        facts: what student/config.json says: teachers, machine, architecture.
+        run: what is known of a training run; None for an evaluation.
         curves: resolution*.json of an evaluation.
         models: label -> spec of the models in it: teachers, proxy, student, or those rows of an evaluation that are
             specs.
@@ -48,29 +43,9 @@ class Contents:
 
     path: Path
     table: ResultTable | None = None
-    records: Records = field(default_factory=dict)
-    probes: Records = field(default_factory=dict)
-    config: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    run: TrainingRun | None = None
     curves: Sequence[ResolutionCurve] = ()
     models: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_run(self) -> bool:
-        """Whether it is a training run."""
-        return bool(self.config)
-
-    @property
-    def teachers(self) -> list[Teacher]:
-        """All that the run's student was learnt from."""
-        known: list[Teacher] = self.facts.get("eyespot", {}).get("teachers", [])
-        return known
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        """The machine that finished the run."""
-        known: dict[str, Any] = self.facts.get("eyespot", {}).get("machine", {})
-        return known
 
 
 def write_folder_report(
@@ -117,7 +92,7 @@ def read_folder(folder: str | Path) -> Contents:
         FileNotFoundError: it is neither; says what was looked for.
     """
     path = Path(folder)
-    results, metrics, config = path / "results.json", path / "metrics.jsonl", path / "config.yaml"
+    results, config = path / "results.json", path / "config.yaml"
     if not (results.is_file() or config.is_file()):
         raise FileNotFoundError(
             f"{path} is neither a training run (no config.yaml) nor an evaluation (no results.json, which "
@@ -131,17 +106,21 @@ def read_folder(folder: str | Path) -> Contents:
         assert table is not None
         specs = {row: row for row in table.rows if is_spec(row)}
         return Contents(path, table, curves=curves, models=specs)
-    text = config.read_text(encoding="utf-8")
-    facts_file = path / "student" / "config.json"
-    return Contents(
-        path,
-        table,
-        read_metrics(metrics) if metrics.is_file() else {},
-        read_probes(path / "probes.jsonl"),
-        text,
-        json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.is_file() else {},
-        curves,
-        _models_of_run(path, yaml.safe_load(text)),
+    run = _read_run(path, config.read_text(encoding="utf-8"))
+    return Contents(path, table, run, curves, _models_of_run(path, yaml.safe_load(run.config)))
+
+
+def _read_run(path: Path, config: str) -> TrainingRun:
+    metrics, saved = path / "metrics.jsonl", path / "student" / "config.json"
+    facts = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    known = facts.get("eyespot", {})
+    return TrainingRun(
+        config=config,
+        students=[(facts.get("architecture") or known["spec"], _parameters(path))] if facts else [],
+        teachers=known.get("teachers", []),
+        records=read_metrics(metrics) if metrics.is_file() else {},
+        probes=read_probes(path / "probes.jsonl"),
+        machine=known.get("machine", {}),
     )
 
 
@@ -186,34 +165,25 @@ def _models(named: Mapping[str, Contents]) -> dict[str, str]:
 
 
 def _report(named: Mapping[str, Contents], shown: Shown) -> Report:
-    runs = {name: one for name, one in named.items() if one.is_run}
+    runs = {name: one.run for name, one in named.items() if one.run is not None}
     tables = {name: one.table for name, one in named.items() if one.table is not None}
     table = merge_tables(tables) if tables else None
     title, summary = _words(named)
-    taught = {"" if len(named) == 1 else f"{name}: learnt from": one.teachers for name, one in runs.items()}
-    boxes = [LicenceBox(heading, teachers) for heading, teachers in taught.items() if teachers]
-    machines = {name: one.machine for name, one in runs.items() if one.machine}
+    sections = run_sections(runs, alone=len(named) == 1)
     return Report(
         title=title,
         summary=summary,
-        headline=_headline(named, table),
         table=table,
         resolution=resolution_figures(curve for one in named.values() for curve in one.curves),
         figures=shown.figures,
-        curves=_curves(runs),
-        licences=shown.licences or boxes,
-        configs={name: one.config for name, one in runs.items()},
-        machines=machines or {"this page": machine_info()},
         notes=[*_notes(tables), *shown.notes],
+        **{
+            **sections,
+            "headline": sections["headline"] | (table_facts(table) if table is not None else {}),
+            "licences": shown.licences or sections["licences"],
+            "machines": sections["machines"] or {"this page": machine_info()},
+        },
     )
-
-
-def _curves(runs: Mapping[str, Contents]) -> list[Figure]:
-    records = {name: one.records for name, one in runs.items() if one.records}
-    probes = {name: one.probes for name, one in runs.items() if one.probes}
-    if len(records) > 1:
-        return [*probe_curves(probes), *overlaid_curves(records)]
-    return [*probe_curves(probes), *(figure for one in records.values() for figure in training_curves(one))]
 
 
 def _words(named: Mapping[str, Contents]) -> tuple[str, str]:
@@ -226,33 +196,13 @@ def _words(named: Mapping[str, Contents]) -> tuple[str, str]:
         heading = next((place for place, line in enumerate(lines) if line.startswith("# ")), None)
         if heading is not None and heading + 1 < len(lines):
             return lines[heading][2:], lines[heading + 1]
-    runs = sum(one.is_run for one in contents)
+    runs = sum(one.run is not None for one in contents)
     counts = [
         f"{count} {what}{'s' if count > 1 else ''}"
         for count, what in ((runs, "training run"), (len(contents) - runs, "evaluation"))
         if count
     ]
     return ", ".join(names), f"{' and '.join(counts)}{' side by side' if len(contents) > 1 else ''}."
-
-
-def _headline(named: Mapping[str, Contents], table: ResultTable | None) -> dict[str, Any]:
-    runs = [one for one in named.values() if one.is_run]
-    facts: dict[str, Any] = {}
-    if len(runs) == 1:
-        facts |= _run_facts(runs[0])
-    elif runs:
-        facts["runs"] = len(runs)
-    return facts | (table_facts(table) if table is not None else {})
-
-
-def _run_facts(run: Contents) -> dict[str, Any]:
-    seconds = sum(lines[-1].get("seconds", 0.0) for lines in run.records.values())
-    facts: dict[str, Any] = {}
-    if run.facts:
-        facts["student"] = run.facts.get("architecture") or run.facts["eyespot"]["spec"]
-        facts["parameters"] = short_count(_parameters(run.path))
-        facts["teachers"] = len(run.teachers)
-    return facts | ({"training": f"{seconds / 60:.1f} min"} if seconds else {})
 
 
 def _parameters(path: Path) -> int:

@@ -34,7 +34,6 @@ class Report:
         summary: one or two sentences below it: what was distilled into what, or what was measured.
         headline: label -> short value, the facts to see first (student, size, pictures, minutes).
         table: what was measured; its headline columns are shown at once, the rest and its settings unfold.
-        table_caption: on what it was measured, in a sentence.
         resolution: curves over input sizes, small figures that stand side by side.
         figures: what encoders see: drawings, grids and strips of pictures, each across the page.
         examples: the same for what they say about labelled data.
@@ -50,7 +49,6 @@ class Report:
     summary: str = ""
     headline: Mapping[str, Any] = field(default_factory=dict)
     table: ResultTable | None = None
-    table_caption: str = ""
     resolution: Sequence[Figure] = ()
     figures: Sequence[AnyFigure] = ()
     examples: Sequence[AnyFigure] = ()
@@ -115,11 +113,6 @@ class Report:
     def write(self, path: str | Path) -> None:
         """Writes the page as one indivisible step."""
         atomic_write_text(path, self.html())
-
-
-def write_report(path: str | Path, *, title: str, **sections: Any) -> None:
-    """Writes `Report(title, **sections)` to `path`; the sections are the attributes of `Report`."""
-    Report(title, **sections).write(path)
 
 
 def short_count(number: float) -> str:

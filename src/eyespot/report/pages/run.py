@@ -20,14 +20,14 @@ from eyespot.engine.run import RunFolder
 from eyespot.evaluate.during_training import read_probes
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.results import ResultTable
-from eyespot.report.exhibits.curves import probe_curves, read_metrics, training_curves
+from eyespot.report.exhibits.curves import read_metrics
 from eyespot.report.exhibits.figures import AnyFigure
 from eyespot.report.exhibits.gallery import Exhibit, Gallery
 from eyespot.report.exhibits.seen import Seen, sizes_around
 from eyespot.report.machine import machine_info
 from eyespot.report.pages.card import model_card
-from eyespot.report.pages.html import Report, short_count
-from eyespot.report.pages.licence_box import LicenceBox
+from eyespot.report.pages.html import Report
+from eyespot.report.pages.training import TrainingRun, run_sections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,7 @@ class RunStory:
         size: shorter side at which encoders that take any size see them; half of it and, up to 512, twice as much are
             shown too. The pictures' own if None.
         results: what was measured, if anything.
-        results_caption: on what.
         failures: reason by name of pictures that could not be read.
-        notes: further remarks.
         exhibits: what else is shown of the students.
     """
 
@@ -60,9 +58,7 @@ class RunStory:
     pictures: Tensor
     size: int | None = None
     results: ResultTable | None = None
-    results_caption: str = ""
     failures: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
     exhibits: Sequence[Exhibit] = ()
 
 
@@ -75,7 +71,6 @@ def write_student(run: RunFolder, name: str, encoder: Encoder, story: RunStory) 
         summary=story.summary,
         teachers=story.teachers,
         results=story.results,
-        results_caption=story.results_caption,
         data=story.data,
         config_hash=hashlib.sha256(json.dumps(story.config, sort_keys=True).encode()).hexdigest()[:12],
         machine=machine_info(),
@@ -92,30 +87,25 @@ def write_student(run: RunFolder, name: str, encoder: Encoder, story: RunStory) 
 def write_run_report(run: RunFolder, story: RunStory) -> Path:
     """Writes `report.html`: headline, table, radar, PCA pictures, curves, licences, configuration, machine."""
     students = {label: story.encoders[label] for label in story.titles}
-    records = read_metrics(run.metrics)
-    seconds = sum(lines[-1].get("seconds", 0.0) for lines in records.values())
-    sizes = [sum(weight.numel() for weight in student.parameters()) for student in students.values()]
+    facts = TrainingRun(
+        config=yaml.safe_dump(dict(story.config), sort_keys=False),
+        students=[
+            (getattr(student, "architecture", label), sum(weight.numel() for weight in student.parameters()))
+            for label, student in students.items()
+        ],
+        teachers=story.teachers,
+        records=read_metrics(run.metrics),
+        probes=read_probes(run.probes),
+        machine=machine_info(),
+    )
     title = next(iter(story.titles.values())) if len(students) == 1 else f"{len(students)} students, distilled together"
     report = Report(
         title=title,
         summary=story.summary,
-        headline={
-            "student" if len(students) == 1 else "students": ", ".join(
-                dict.fromkeys(getattr(student, "architecture", label) for label, student in students.items())
-            ),
-            "parameters": ", ".join(dict.fromkeys(short_count(size) for size in sizes)),
-            "teachers": len(story.teachers),
-            "training": f"{seconds / 60:.1f} min",
-        },
         table=story.results,
-        table_caption=story.results_caption,
-        curves=[*probe_curves({list(students)[-1]: read_probes(run.probes)}), *training_curves(records)],
         figures=[*_shown(story), *(_seen(story) if len(story.pictures) else [])],
-        licences=[LicenceBox("", story.teachers)] if story.teachers else [],
-        configs={run.path.name: yaml.safe_dump(dict(story.config), sort_keys=False)},
-        machines={run.path.name: machine_info()},
-        notes=story.notes,
         failures=[f"{name}: {reason}" for name, reason in story.failures.items()],
+        **run_sections({run.path.name: facts}),
     )
     report.write(run.report)
     return run.report
