@@ -10,6 +10,17 @@ from PIL import Image
 from eyespot.evaluate import TASKS
 from eyespot.recipes.eupe.config import STAGE_1
 
+
+@pytest.fixture
+def folder(eupe_folder: Path) -> Path:
+    return eupe_folder
+
+
+@pytest.fixture
+def run(eupe_run: Path) -> Path:
+    return eupe_run
+
+
 # Looking and measuring
 
 

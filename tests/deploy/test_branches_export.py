@@ -54,6 +54,7 @@ def test_the_graph_has_neither_branches_nor_norms(spec):
     near(patches, there.patches)
 
 
+@pytest.mark.formats
 def test_a_fused_student_is_exported_to_onnx_and_checked(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

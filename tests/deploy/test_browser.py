@@ -189,7 +189,7 @@ def assert_equal(answer, expected):
         assert error <= 1e-3 * min(1.0, float(wanted.abs().max()))
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_features_equal_pythons(found, runtime, encoder, pictures):
     pixels = as_tensor(pictures["small"])
     expected = load_encoder(f"onnx/{runtime / 'model.onnx'}")(pixels[None])
@@ -199,12 +199,12 @@ def test_features_equal_pythons(found, runtime, encoder, pictures):
         assert_equal(found["raw"], encoder(pixels[None]))
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_the_canvas_gives_the_pixels_of_the_file(found, pictures):
     assert torch.equal(torch.tensor(found["drawn"]).view(3, HEIGHT, WIDTH), as_tensor(pictures["small"]))
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_cutting_and_resizing_is_nearly_pillows(found, encoder, pictures):
     pixels = as_tensor(ImageOps.fit(pictures["large"], (WIDTH, HEIGHT), Image.Resampling.BICUBIC))
     with torch.no_grad():
@@ -212,19 +212,19 @@ def test_cutting_and_resizing_is_nearly_pillows(found, encoder, pictures):
     assert F.cosine_similarity(torch.tensor(found["photo"]["summary"]), expected, dim=0) > 0.999
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_a_file_of_any_size_wants_to_know_it(found, encoder):
     assert found["open"] == "open.onnx takes any size: load it with [height, width]"
     with torch.no_grad():
         assert_equal(found["larger"], encoder(larger()[None]))
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_the_headers_give_threads(found):
     assert found["threads"] > 1
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_the_example_page_compares_two_pictures(found):
     summaries = [torch.tensor(found[name]["summary"]) for name in ("raw", "photo")]
     assert found["page"] == f"cosine {F.cosine_similarity(*summaries, dim=0):.4f}"

@@ -154,7 +154,7 @@ def test_a_missing_library_is_named_with_its_remedy(tmp_path, monkeypatch):
         coreml.write(None, tmp_path / "model.mlpackage")
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_every_family_converts(tmp_path, coremltools, name, size):
     module, graph, package = converted(tmp_path, f"timm/{name}", size=size, pretrained=False)

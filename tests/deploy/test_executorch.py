@@ -143,7 +143,7 @@ def test_the_number_of_threads_is_that_of_each_session(tiny, tiny_file):
     script = """
 import sys, torch
 from executorch.extension.pybindings import portable_lib
-from eyespot.encoders.executorch_source import open_session
+from eyespot.encoders.runtimes.executorch import open_session
 images = torch.rand(1, 3, 64, 96)
 one, two = open_session(sys.argv[1], 1), open_session(sys.argv[1], 2)
 for session, threads in ((one, 1), (two, 2), (one, 1), (one, 1), (two, 2)):
@@ -159,7 +159,7 @@ print("done")
 
 
 @pytest.mark.parametrize(
-    ("kept", "rounded"), [([], 12 * 192**2), pytest.param(LAYERS[:-1], 4 * 192**2, marks=pytest.mark.slow)]
+    ("kept", "rounded"), [([], 12 * 192**2), pytest.param(LAYERS[:-1], 4 * 192**2, marks=pytest.mark.formats)]
 )
 def test_int8_is_near_and_smaller_by_what_was_rounded(tiny, tiny_file, tmp_path, kept, rounded):
     file = tmp_path / "model.pte"
@@ -170,6 +170,7 @@ def test_int8_is_near_and_smaller_by_what_was_rounded(tiny, tiny_file, tmp_path,
     assert tiny_file.stat().st_size - file.stat().st_size == pytest.approx(3 * rounded, rel=0.03)
 
 
+@pytest.mark.formats
 def test_int8_of_a_convolutional_network_in_a_batch_of_two(tmp_path):
     """With padding before a pooling, which XNNPACK cannot take in int8."""
     graph = graph_of("timm/resnet10t?pretrained=false&output_stride=16", (64, 64), batch=2)
@@ -181,7 +182,7 @@ def test_int8_of_a_convolutional_network_in_a_batch_of_two(tmp_path):
     assert file.stat().st_size < 0.3 * sum(weight.nbytes for weight in graph.program.state_dict.values())
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 def test_int8_of_a_network_that_joins_maps(tmp_path):
     """XNNPACK refuses a file whose joints have parts of different scales."""
     graph = graph_of("timm/ghostnetv3_100?pretrained=false", (64, 64))
@@ -239,7 +240,7 @@ def test_the_guide_in_python(tiny, tiny_file, tmp_path, monkeypatch, capsys):
     assert "1 pieces for XNNPACK; [] outside" in said
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_the_models_of_the_table(name, size, tmp_path):
     graph = graph_of(f"timm/{name}?pretrained=false", size)

@@ -48,7 +48,7 @@ def test_a_file_says_what_the_model_says_and_knows_where_it_comes_from(tmp_path,
     assert facts["check"]["passed"] is True and facts["precision"] == "float32" and facts["versions"]["torch"]
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("torch", marks=pytest.mark.formats)])
 def test_open_sizes_give_the_eager_result_at_sizes_that_were_not_traced(tmp_path, format):
     encoder = load_encoder(ROPE)
     done = export(encoder, format, tmp_path / "out", image_size="dynamic", batch="dynamic", say=quiet)
@@ -59,6 +59,7 @@ def test_open_sizes_give_the_eager_result_at_sizes_that_were_not_traced(tmp_path
         load_encoder(done.spec)(torch.rand(1, 3, 50, 64))
 
 
+@pytest.mark.formats
 def test_the_rope_tables_are_constants_and_nothing_is_tiled(tmp_path):
     import onnx
 

@@ -190,7 +190,7 @@ def test_enlargements_by_fractions_pick_the_right_pixels(tmp_path):
     torch.testing.assert_close(found, Enlarging()(images)[1])
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_every_family_converts(tmp_path, name, size):
     module, graph, file = converted(tmp_path, f"timm/{name}", size=size, pretrained=False)

@@ -22,7 +22,7 @@ def quiet(text):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("through", ["function", "command"])
+@pytest.mark.parametrize("through", [pytest.param("function", marks=pytest.mark.formats), "command"])
 def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, capsys, through):
     model, images = tiny(tasks=TWO), pictures(1)
     model.adapters = {"aligners.sam.0.weight": torch.randn(4, 32)}
@@ -50,7 +50,7 @@ def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, capsy
     assert model.path_names == ("clip", "sam") and all(weight.requires_grad for weight in model.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @torch.no_grad()
 def test_open_sizes(tmp_path):
     model = tiny(paths=("clip",), tasks={"depth": TASKS["depth"]})

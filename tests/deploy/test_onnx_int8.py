@@ -185,6 +185,7 @@ def test_grouped_convolutions_that_are_not_depthwise_stay_in_float(tmp_path):
     assert in_int8 == {"encoder.depthwise", "encoder.last"}
 
 
+@pytest.mark.formats
 def test_open_shapes(tmp_path):
     torch.manual_seed(0)
     encoder = load_encoder(MODELS["vit"])
@@ -194,6 +195,7 @@ def test_open_shapes(tmp_path):
         assert agreement(encoder, tmp_path / "model.onnx", pictures(count, size)) > 0.98
 
 
+@pytest.mark.formats
 def test_nothing_is_printed(made, tmp_path, capfd):
     _, _, graph, _, _ = made
     disabled = logging.root.manager.disable
@@ -202,6 +204,7 @@ def test_nothing_is_printed(made, tmp_path, capfd):
     assert logging.root.manager.disable == disabled
 
 
+@pytest.mark.formats
 def test_layers_that_read_the_picture():
     torch.manual_seed(0)
     for which, expected in (("vit", "patch_embed.proj"), ("cnn", "conv1"), ("convnext", "stem.0")):

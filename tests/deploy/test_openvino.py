@@ -130,7 +130,12 @@ def test_bf16_is_another_precision(encoder, file):
 
 
 @pytest.mark.parametrize(
-    "name", ["test_convnext", "test_efficientnet", "vit_tiny_patch16_dinov3_qkvb"], ids=lambda name: name
+    "name",
+    [
+        pytest.param("test_convnext", marks=pytest.mark.formats),
+        pytest.param("test_efficientnet", marks=pytest.mark.formats),
+        "vit_tiny_patch16_dinov3_qkvb",
+    ],
 )
 def test_open_shapes(name, tmp_path):
     encoder = encoder_of(f"timm/{name}?pretrained=false" + ("&depth=1" if "dinov3" in name else ""))
@@ -141,6 +146,7 @@ def test_open_shapes(name, tmp_path):
         assert agreement(encoder, session, pictures(count, size)) > 1 - 1e-6
 
 
+@pytest.mark.formats
 def test_what_openvino_has_no_operator_for(tmp_path):
     with pytest.raises(ValueError, match=r"no operator for .*bicubic2d_aa.*fixed"):
         write(trace(exportable(encoder_of("timm/test_vit?pretrained=false")), size=None), tmp_path / "model.xml")
@@ -289,7 +295,7 @@ def test_the_guides_snippet(encoder, file, tmp_path):
     assert np.allclose(found["patches"], expected.patches, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize(("name", "size"), DEVICE_MODELS)
 def test_networks_for_devices(name, size, tmp_path):
     encoder = encoder_of(f"timm/{name}?pretrained=false")

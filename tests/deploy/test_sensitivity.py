@@ -122,7 +122,7 @@ def test_progress_and_no_pictures(pictures):
         rank_layers(graph, [])
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize("name", [name for name, kind in FORMATS.items() if kind.int8])
 def test_formats_know_the_names(name, pictures, tmp_path):
     """With every ranked layer in float there is nothing left that int8 could hurt."""

@@ -8,7 +8,7 @@ import torch
 from zoo import ENTRIES
 from zoo_timm import ENTRIES as TIMM
 
-from eyespot.encoders import load_encoder, save_encoder
+from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.features import Features
 from eyespot.randomness import torch_generator
 
@@ -33,10 +33,39 @@ WITHOUT_HEAD = ("qwen3_vit_88m_enc",)
 PLACELESS = ("levit_128s",)
 SHOW_NO_INNER_LAYERS = ("onnx/", "torchhub/")
 
-of_timm = pytest.mark.parametrize("encoder", TIMM, indirect=True)
+ONE_OF_EACH_KIND = (
+    *("vit_tiny_patch16_224", "onnx, a map", "python, a file", "run, a student"),
+    *("dinov2", "open_clip vit", "torchhub dino", "eupe vitt16"),
+)
+# one of each way through the code: positions, attention, windows, pools, stages, branches, sources
+ONE_OF_EACH_PATH = (
+    # tokens: learned positions, two class tokens, attention pool, biases, class attention, packed, rotary, mixed
+    *("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_base_patch16_siglip_224"),
+    *("beit_base_patch16_224", "cait_xxs24_224", "naflexvit_base_patch16_gap", "vit_tiny_patch16_dinov3_qkvb"),
+    *("vit_base_patch16_rope_mixed_224", "qwen3_vit_88m_merge", "gemma4_vit_167m"),
+    # windows, masks and shifts; covariances; strides inside attention
+    *("samvit_base_patch16", "hiera_tiny_224", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224"),
+    *("xcit_nano_12_p16_224", "levit_128s"),
+    # convolutions: norm after pooling, plain, gates and branches, branches with attention
+    *("convnext_tiny", "mobilenetv4_conv_small", "ghostnetv3_050", "fastvit_t8"),
+    # the other sources' own ways
+    *("dinov2", "clip", "siglip2 (naflex)", "sam 2", "swin", "convnext", "beit"),
+    *("open_clip vit", "open_clip coca", "open_clip resnet"),
+    *("torchhub dino", "torchhub radio", "eupe vitt16", "python, a file", "run, a student"),
+    *("onnx, a map", "onnx, tokens of one size"),
+)
 
 
-@pytest.fixture(scope="module", params=ENTRIES)
+def marked(labels):
+    """One of each path always, the others when encoders changed; see tests/suites.py."""
+    return [label if label in ONE_OF_EACH_PATH else pytest.param(label, marks=pytest.mark.zoo) for label in labels]
+
+
+of_timm = pytest.mark.parametrize("encoder", marked(TIMM), indirect=True)
+of_each_kind = pytest.mark.parametrize("encoder", ONE_OF_EACH_KIND, indirect=True)
+
+
+@pytest.fixture(scope="module", params=marked(ENTRIES))
 def encoder(request, tmp_path_factory):
     """Random weights everywhere, norms and layer scales included, so that nothing left out goes unnoticed."""
     try:
@@ -71,6 +100,7 @@ def equal(one: Features, other: Features):
 def test_the_zoo_is_broad():
     assert len(TIMM) >= 40
     assert len(ENTRIES) > len(TIMM) + 10
+    assert {*ONE_OF_EACH_KIND, *ONE_OF_EACH_PATH} <= ENTRIES.keys()
 
 
 @torch.no_grad()
@@ -98,6 +128,14 @@ def test_a_wrong_size_is_refused_with_one_that_would_do(encoder):
         encoder(pictures((height, width)))
 
 
+def test_pictures_reach_every_model_through_the_same_door(encoder):
+    """What it refuses is asked of one model of each kind, below."""
+    assert type(encoder).forward is Encoder.forward and type(encoder).check is Encoder.check
+    with pytest.raises(ValueError, match="divide by 255"):
+        encoder(255 * pictures(sizes(encoder)[0]))
+
+
+@of_each_kind
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

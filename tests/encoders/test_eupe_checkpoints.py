@@ -18,6 +18,7 @@ from eyespot.encoders.sources.timm import create_timm_encoder
 from eyespot.randomness import torch_generator
 
 NAMES = [*VITS, *CONVNEXTS]
+SMALL = ("vitt16", "convnext_tiny")  # one of each family; the others differ in widths and depths
 SIZES = ((224, 224), (256, 192))
 # EUPE D.1 and D.2: keys, parameters
 COUNTS = {
@@ -47,14 +48,16 @@ def no_large_files_stay(tmp_path):
     shutil.rmtree(tmp_path)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module", params=[name if name in SMALL else pytest.param(name, marks=pytest.mark.zoo) for name in NAMES]
+)
 def official(request, tmp_path_factory):
     official = Official(request.param, tmp_path_factory.mktemp("official"))
     yield official
     official.file.unlink()  # up to 350 MB
 
 
-@pytest.fixture(scope="module", params=["vitt16", "convnext_tiny"])
+@pytest.fixture(scope="module", params=SMALL)
 def small(request, tmp_path_factory):
     small = Official(request.param, tmp_path_factory.mktemp("small"))
     small.file.unlink()
@@ -267,7 +270,7 @@ def student(architecture, **options):
     return encoder
 
 
-@pytest.mark.parametrize("name", ["vitt16", "convnext_tiny"])
+@pytest.mark.parametrize("name", SMALL)
 def test_a_student_of_ours_and_back(name, tmp_path):
     architecture = CHECKPOINTS[name].architecture
     ours = student(architecture, drop_path_rate=0.1)

@@ -6,6 +6,8 @@ from zoo_timm import GIANTS
 
 from eyespot.encoders import load_encoder
 
+pytestmark = pytest.mark.zoo
+
 # parameters, width of the summary, of the patches, stride, size they were made for, tokens before the patches
 SIZES = {
     "vit_pe_core_gigantic_patch14_448": (1_880_066_560, 1536, 1536, 14, 448, 0),

@@ -348,7 +348,7 @@ def test_giants_on_the_meta_device(name):
     assert sum(weight.numel() for weight in encoder.parameters()) == pytest.approx(parameters, rel=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_every_model_that_open_clip_has_on_the_meta_device():
     for name in open_clip.list_models():
         with torch.device("meta"), torch.no_grad():

@@ -34,6 +34,6 @@ def test_rows_are_true(script):
     assert script.other_row("onnx, tokens of one size") in PAGE
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 def test_the_page_is_what_the_script_writes(script):
     assert script.table() == PAGE

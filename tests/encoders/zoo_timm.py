@@ -53,15 +53,15 @@ TINY = {
     "twins_svt_small": "depths=1,1,2,1&embed_dims=16,32,32,64&num_heads=1,2,2,2",
     "tiny_vit_5m_224": f"embed_dims=16,32,48,64&depths={_STAGES}&num_heads=1,2,3,4",
     # hybrids
-    "levit_128s": "",
+    "levit_128s": "embed_dim=32,48,64&depth=1,1,1&num_heads=2,3,4&key_dim=8",
     "xcit_nano_12_p16_224": "depth=2",
-    "efficientvit_b0": "",
-    "efficientvit_m0": "",
-    "edgenext_xx_small": "",
+    "efficientvit_b0": "widths=8,16,16,32,32&depths=1,1,1,1,1&head_widths=64,64",
+    "efficientvit_m0": "embed_dim=32,48,64&depth=1,1,1",
+    "edgenext_xx_small": f"depths=1,1,2,1&dims={_WIDTHS}",
     "mobilevitv2_050": "",
-    "efficientformerv2_s0": "",
+    "efficientformerv2_s0": f"depths=1,1,2,2&embed_dims={_WIDTHS}",
     "fastvit_t8": f"layers={_STAGES}&embed_dims=16,32,64,128",
-    "csatv2": "",
+    "csatv2": f"dims={_WIDTHS}&depths=1,1,2,2&transformer_depths=0,0,1,1",
     # convolutions
     "convnext_tiny": f"depths=1,1,2,1&dims={_WIDTHS}",
     "convnext_zepto_rms": f"depths=1,1,2,1&dims={_WIDTHS}",
@@ -75,7 +75,7 @@ TINY = {
     "regnety_002": "",
     "repvgg_a0": "",
     "mobileone_s0": "",
-    "repvit_m0_9": "",
+    "repvit_m0_9": f"embed_dim={_WIDTHS}&depth=1,1,2,1",
     "resnet18": f"channels={_WIDTHS}",
 }
 

@@ -101,6 +101,7 @@ def test_nan_in_one_process_stops_both_and_both_parts_of_the_batch_are_kept(fold
         assert torch.equal(torch.load(folder / "diverged/stage" / name)["images"], half)
 
 
+@pytest.mark.slow
 def test_devices_without_torchrun(folder: Path, tmp_path: Path) -> None:
     for name in ("pictures", "teachers.py"):
         (tmp_path / name).symlink_to(folder / name)

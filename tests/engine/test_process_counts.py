@@ -62,9 +62,10 @@ def assert_every_picture_once_per_epoch(folder: Path) -> None:
         assert sorted(index for _, index, view in count if view == epoch) == list(range(PICTURES))
 
 
-@pytest.mark.parametrize("case", ["plain", "all"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    ("size", "case"), [(2, "plain"), (2, "all"), (4, "all"), pytest.param(4, "plain", marks=pytest.mark.slow)]
+)
 def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, strategy: str, case: str) -> None:
     optim: dict[str, Any] = {} if case == "plain" else {"ema_decay": 0.8, "accumulate": 2}
     ended = run_group(size, train, tmp_path, sources(alone), 0, None, {"strategy": strategy}, optim)
@@ -85,7 +86,7 @@ def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, str
     ],
     ids=lambda one: "-".join(map(str, one)),
 )
-@pytest.mark.parametrize("kind", ["files", "shards"])
+@pytest.mark.parametrize("kind", ["files", pytest.param("shards", marks=pytest.mark.slow)])
 def test_goes_on_with_other_processes_workers_and_strategy(
     alone: Path, tmp_path: Path, first: tuple[int, str, int], then: tuple[int, str, int], kind: str
 ) -> None:

@@ -129,7 +129,7 @@ def test_sharded_equals_whole(alone: Path, tmp_path: Path, name: str, spec: str,
         assert held(tmp_path, "teacher") == held(alone / name, "teacher", size=1) * 2
 
 
-@pytest.mark.parametrize("spec", [VIT, "timm/test_resnet?pretrained=false"])
+@pytest.mark.parametrize("spec", [VIT, pytest.param("timm/test_resnet?pretrained=false", marks=pytest.mark.slow)])
 def test_in_bf16_sharded_is_near_whole(tmp_path: Path, spec: str) -> None:
     """Blocks are gathered in bfloat16 (those with batch norm in float32); the slices stay in float32."""
     for name, strategy in {"a": "ddp", "b": "fsdp"}.items():

@@ -77,7 +77,7 @@ class Peak:
 
 
 @pytest.mark.skipif(not STATUS.exists() or "RssAnon" not in STATUS.read_text(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("task", ["segmentation", "depth"])
+@pytest.mark.parametrize("task", [pytest.param("segmentation", marks=pytest.mark.slow), "depth"])
 def test_memory_does_not_grow_with_the_data_set(task, tmp_path, monkeypatch):
     """Three times the pictures, the same memory; features and labels of the added ones are over 120 MB."""
     monkeypatch.setattr(base, "KEPT_BYTES", 1e6)

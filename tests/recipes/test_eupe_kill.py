@@ -87,6 +87,7 @@ def after(polls: int, reached: Callable[[], bool]) -> Callable[[], bool]:
     return moment
 
 
+@pytest.mark.slow
 def test_killed_once_in_every_stage(folder: Path, config: EupeConfig, whole: Path) -> None:
     run, rng = folder / "killed", random.Random(20)
     for number, stage in enumerate(STAGES):

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights, write_pictures, write_teachers
+from eupe_tiny import all_stages, model_bytes, settings, tiny_config, weights
 from eyespot import load_encoder
 from eyespot.config import as_plain
 from eyespot.distill.warm_start import new_encoder
@@ -29,20 +29,19 @@ from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures (one of them broken) and teachers."""
-    folder = tmp_path_factory.mktemp("eupe")
-    write_pictures(folder / "pictures")
-    (folder / "pictures/broken.png").write_bytes(b"no picture")
-    write_teachers(folder)
-    return folder
+def folder(eupe_folder: Path) -> Path:
+    return eupe_folder
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Path:
-    """A finished run of all three stages."""
-    distill(tiny_config(folder), folder / "run")
-    return folder / "run"
+def run(eupe_run: Path) -> Path:
+    return eupe_run
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to go on with."""
+    return Path(shutil.copytree(run, tmp_path / "copied"))
 
 
 def stages_trained(run: Path) -> dict[str, int]:
@@ -187,18 +186,17 @@ def test_config_is_complete_and_makes_the_same_configuration(folder: Path, run: 
 # The same command again
 
 
-def test_finished_run_is_not_trained_again(folder: Path, run: Path, no_training: None) -> None:
-    before, metrics = model_bytes(run), (run / "metrics.jsonl").read_bytes()
-    assert distill(tiny_config(folder), run) == run / "student"
-    assert model_bytes(run) == before
-    assert (run / "metrics.jsonl").read_bytes() == metrics
-    assert "broken.png" in (run / "report.html").read_text()  # met by an earlier process
+def test_finished_run_is_not_trained_again(folder: Path, run: Path, copied: Path, no_training: None) -> None:
+    assert distill(tiny_config(folder), copied) == copied / "student"
+    assert model_bytes(copied) == model_bytes(run)
+    assert (copied / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert "broken.png" in (copied / "report.html").read_text()  # met by an earlier process
 
 
-def test_settings_that_do_not_touch_the_result_may_change(folder: Path, run: Path, no_training: None) -> None:
+def test_settings_that_do_not_touch_the_result_may_change(folder: Path, copied: Path, no_training: None) -> None:
     engine = {"log_every": 7, "checkpoint_every": 9, "keep_checkpoints": 1}
     changed = tiny_config(folder, data={"workers": 2, "keep_decoded": True}, engine=engine)
-    assert distill(changed, run) == run / "student"
+    assert distill(changed, copied) == copied / "student"
 
 
 def test_another_configuration_is_refused_with_every_difference(folder: Path, run: Path) -> None:
@@ -216,24 +214,20 @@ def test_a_folder_of_something_else_is_refused(folder: Path) -> None:
         distill(tiny_config(folder), folder / "pictures")
 
 
-def test_a_lost_stage_is_made_again_bit_for_bit(folder: Path, run: Path, tmp_path: Path) -> None:
+def test_a_lost_stage_is_made_again_bit_for_bit(folder: Path, run: Path, copied: Path) -> None:
     """Another process order, too: stage 3 is the first that this process reads pictures for."""
-    copy = tmp_path / "moved"
-    shutil.copytree(run, copy)
-    shutil.rmtree(copy / STAGE_3)
-    shutil.rmtree(copy / "student")
-    distill(tiny_config(folder), copy)
-    assert model_bytes(copy) == model_bytes(run)
+    shutil.rmtree(copied / STAGE_3)
+    shutil.rmtree(copied / "student")
+    distill(tiny_config(folder), copied)
+    assert model_bytes(copied) == model_bytes(run)
 
 
-def test_a_moved_run_goes_on_in_the_middle_of_a_stage(folder: Path, run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "moved"
-    shutil.copytree(run, copy)
+def test_a_moved_run_goes_on_in_the_middle_of_a_stage(folder: Path, run: Path, copied: Path) -> None:
     for stage in (STAGE_2, STAGE_3):
-        shutil.rmtree(copy / stage / "model")
-        shutil.rmtree(copy / stage / "checkpoints/step-00000004.ckpt")
-    distill(tiny_config(folder), copy)
-    assert model_bytes(copy) == model_bytes(run)
+        shutil.rmtree(copied / stage / "model")
+        shutil.rmtree(copied / stage / "checkpoints/step-00000004.ckpt")
+    distill(tiny_config(folder), copied)
+    assert model_bytes(copied) == model_bytes(run)
 
 
 # Other ways through the stages
@@ -339,6 +333,7 @@ def test_several_students_become_what_each_becomes_alone(folder: Path, tmp_path:
         load_encoder(f"run/{tmp_path / 'run'}")
 
 
+@pytest.mark.slow
 def test_several_students_go_on_in_the_middle_and_start_from_finished_stages(
     folder: Path, run: Path, tmp_path: Path
 ) -> None:
