@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from eyespot.config import build
 from eyespot.engine.metrics import read_lines
 from eyespot.recipes import RECIPES
+from tiny_engine import TINY_ENGINE
 
 
 def write_pictures(folder: Path) -> Path:
@@ -33,14 +34,7 @@ def distil(rank: int, size: int, folder: Path, pictures: Path) -> None:
         "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3},
         "student_size": 32,
         "teacher_size": 32,
-        "engine": {
-            "accelerator": "cpu",
-            "devices": size,
-            "precision": "32-true",
-            "log_every": 1,
-            "tensorboard": False,
-            "progress": False,
-        },
+        "engine": {**TINY_ENGINE, "devices": size},
     }
     torch.manual_seed(5)  # the teacher's weights
     recipe = RECIPES["vanilla_kd"]

@@ -8,7 +8,7 @@ from torch import nn
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import eval_mode
-from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, epoch_indices, train_live
+from eyespot.evaluate.probing.live_probe import LiveConfig, changed, epoch_indices, run_schedule, train_live
 from eyespot.evaluate.probing.probe import linear_head
 from eyespot.evaluate.protocols.depth import PUBLISHED as DEPTH
 from eyespot.evaluate.protocols.segmentation import PUBLISHED as SEGMENTATION
@@ -83,8 +83,16 @@ def test_options_are_known_to_a_schedule_or_refused():
     assert changed(QUICK, steps=5, learning_rate=None, train_mode=False) == changed(QUICK, steps=5)
     with pytest.raises(ValueError, match="crop, train_mode: only for schedule=published"):
         changed(QUICK, crop=32, train_mode=True)
-    with pytest.raises(ValueError, match="'quick' or 'published'"):
-        check_schedule("long")
+
+
+def test_a_schedule_runs_with_its_own_configuration_and_the_options_given():
+    ways = {"quick": (lambda *given: ("q", *given), QUICK), "published": (lambda *given: ("p", *given), SEGMENTATION)}
+    assert run_schedule("published", [3], {"steps": 5}, **ways) == ("p", 3, changed(SEGMENTATION, steps=5))
+    assert run_schedule("quick", [3], {"crop": None}, **ways) == ("q", 3, QUICK)
+    with pytest.raises(ValueError, match="only for schedule=published"):
+        run_schedule("quick", [3], {"crop": 32}, **ways)
+    with pytest.raises(ValueError, match="no schedule 'publishd'; did you mean 'published'"):
+        run_schedule("publishd", [3], {}, **ways)
 
 
 def test_every_picture_comes_equally_often_in_another_order():

@@ -144,5 +144,5 @@ def test_options_of_the_other_schedule_are_refused(colours):
     data = SegmentationData(coloured_blocks(2, 0), coloured_blocks(2, 1), classes=3, ignore=9)
     with pytest.raises(ValueError, match="crop: only for schedule=published"):
         segmentation.run(FeatureBank(colours), data, crop=32)
-    with pytest.raises(ValueError, match="'quick' or 'published'"):
+    with pytest.raises(ValueError, match="there are quick, published"):
         segmentation.run(FeatureBank(colours), data, schedule="fast")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eyespot.config import merged
 from eyespot.recipes.eupe import EupeConfig
+from tiny_engine import TINY_ENGINE
 
 TEACHERS = '''
 import torch
@@ -86,14 +87,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "stage1": {**stage, "student_sizes": [48]},
         "stage2": {**stage, "student_sizes": [32], "teacher_sizes": [32]},
         "stage3": {**stage, "student_sizes": [16, 32], "teacher_sizes": [32, 64]},
-        "engine": {
-            "accelerator": "cpu",
-            "precision": "32-true",
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "tensorboard": False,
-            "progress": False,
-        },
+        "engine": TINY_ENGINE,
     }
     return merged(plain, changes)
 

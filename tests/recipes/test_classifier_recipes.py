@@ -19,6 +19,7 @@ from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import preset_names, read_settings
 from eyespot.runs.classifiers import STAGE
+from tiny_engine import TINY_ENGINE
 
 KINDS = ("cross", "disc", "stripes")
 TEACHER = "timm/test_resnet?pretrained=false"
@@ -63,14 +64,7 @@ def tiny(recipe: str, pictures: Path, teacher: str | None, **changes: Any) -> An
         "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1},
         "student_size": 32,
         "teacher_size": 32,
-        "engine": {
-            "accelerator": "cpu",
-            "precision": "32-true",
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "tensorboard": False,
-            "progress": False,
-        },
+        "engine": TINY_ENGINE,
     }
     return build(RECIPES[recipe].config_class, merged(settings, changes), recipe)
 

@@ -20,6 +20,7 @@ from eyespot.recipes.presets import preset_names, read_settings
 from eyespot.recipes.sak import SakConfig, distill
 from eyespot.recipes.sak.config import FORMS
 from eyespot.recipes.sak.recipe import STAGE_1, STAGE_2
+from tiny_engine import TINY_ENGINE
 
 STEM = "timm/vit_tiny_patch16_224?embed_dim=24&depth=4&num_heads=2&img_size=32"
 NAMES = ("test_vit", "test_resnet")
@@ -46,14 +47,7 @@ def tiny(experts: Path, **changes: Any) -> SakConfig:
         "student": {"model": STEM},
         "stage1": {**stage, "student_size": 32},
         "stage2": {**stage, "schedule": "polynomial"},
-        "engine": {
-            "accelerator": "cpu",
-            "precision": "32-true",
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "tensorboard": False,
-            "progress": False,
-        },
+        "engine": TINY_ENGINE,
     }
     return build(SakConfig, merged(settings, changes), "tiny")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eyespot.specs import lookup
+
+if TYPE_CHECKING:
+    from eyespot.deploy.formats.int8 import Int8Writer
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Format:
         return _function(f"{self.name}.write")
 
     @property
-    def write_int8(self) -> Callable[..., None]:
-        """(graph, file, calibration, keep_float=(), weights_only=False): writes an int8 file.
+    def write_int8(self) -> Int8Writer:
+        """Writes an int8 file.
 
         Raises:
             ValueError: the format has none.
@@ -45,7 +48,8 @@ class Format:
         if self.int8 is None:
             able = ", ".join(known.name for known in FORMATS.values() if known.int8)
             raise ValueError(f"there is no int8 for {self.name}; there is for {able}")
-        return _function(self.int8)
+        found: Int8Writer = _function(self.int8)
+        return found
 
 
 _FORMATS = (

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from eyespot.deploy.formats.executorch_forms import in_forms
-from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
+from eyespot.deploy.formats.int8 import check_layers, check_pictures, first_layers, is_transformer
 from eyespot.deploy.graph import Graph
 from eyespot.encoders.runtimes.executorch import METADATA_METHOD
 
@@ -58,17 +58,8 @@ def write_int8(
     `calibration`. The convolutions of networks with layer norms or attention (patch embeddings, ConvNeXt's depthwise
     ones) stay in float, as do the layers that read the picture (ours: they are cheap, and cost the most accuracy).
 
-    Args:
-        graph: the encoder.
-        file: what to write.
-        calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
-        keep_float: further layers that are not rounded, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: refused: XNNPACK's kernels for 8-bit weights and float activations are out of ExecuTorch's reach.
-
-    Raises:
-        ImportError: ExecuTorch or torchao is missing.
-        ValueError: batch or size of the graph are open, no calibration pictures, a layer that is not there, or
-            `weights_only`.
+    Arguments are those of `Int8Writer`. `weights_only` is refused: XNNPACK's kernels for 8-bit weights and float
+    activations are out of ExecuTorch's reach. So is a graph whose batch or size is open.
     """
     if weights_only:
         raise ValueError(
@@ -76,8 +67,7 @@ def write_int8(
             "kernels are many times slower than float32; full int8 rounds what linear layers read row by row, at a "
             "small loss"
         )
-    if not calibration:
-        raise ValueError("int8 for executorch needs calibration pictures")
+    check_pictures(calibration)
     check_layers(keep_float, graph.layers.values())
     _refuse_open(graph)
     with _quiet():

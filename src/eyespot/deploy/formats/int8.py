@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from eyespot.deploy.graph import LAYERS, Graph
 
@@ -13,6 +16,32 @@ _TRANSFORMER_LIKE = (
     torch.ops.aten.scaled_dot_product_attention.default,
     torch.ops.aten.softmax.int,
 )
+
+
+class Int8Writer(Protocol):
+    """What `write_int8` of a format is; each says for itself what it rounds how, and what stays in float and why."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        file: Path,
+        calibration: Sequence[Tensor],
+        keep_float: Collection[str] = (),
+        weights_only: bool = False,
+    ) -> None:
+        """Writes an int8 file.
+
+        Args:
+            graph: the encoder.
+            file: what to write.
+            calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
+            keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
+            weights_only: store weights in int8, which needs no pictures, and compute in float.
+
+        Raises:
+            ImportError: a library is missing.
+            ValueError: no calibration pictures, a layer that is not there, or what the format cannot do.
+        """
 
 
 def is_transformer(graph: Graph) -> bool:
@@ -32,6 +61,16 @@ def first_layers(graph: Graph) -> set[str]:
             elif node.name in names:
                 found.add(names[node.name])
     return found
+
+
+def check_pictures(calibration: Sequence[Tensor]) -> None:
+    """Refuses to round activations whose ranges nobody can know.
+
+    Raises:
+        ValueError: there are no calibration pictures.
+    """
+    if not calibration:
+        raise ValueError("int8 needs calibration pictures, unless only weights are rounded (weights_only)")
 
 
 def check_layers(keep_float: Collection[str], known: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
+from eyespot.deploy.formats.int8 import check_layers, check_pictures, first_layers, is_transformer
 from eyespot.deploy.formats.onnx import LAYER_OPERATORS, write
 from eyespot.deploy.graph import Graph
 from eyespot.encoders.runtimes.onnx import ROUNDED
@@ -37,19 +37,10 @@ def write_int8(
 
     Processors without VNNI (Intel before 2019) may saturate in 16-bit sums of such products; test on those.
 
-    Args:
-        graph: what to write.
-        file: the .onnx file.
-        calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
-        keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store weights in int8 but compute in float, with standard operators: a quarter of the size. By
-            itself ONNX Runtime turns them back into float in every run, for which CNNs may take twice as long; with
-            the session's entry `session.disable_quant_qdq` "1", once, when it loads the file. `load_encoder` sets it,
-            because such files carry a note in their metadata.
-
-    Raises:
-        ImportError: onnx, onnxscript or onnxruntime is missing.
-        ValueError: no calibration pictures, or a layer that is not there.
+    Arguments are those of `Int8Writer`. With `weights_only` the file has a quarter of the size and standard operators.
+    By itself ONNX Runtime turns its weights back into float in every run, for which CNNs may take twice as long; with
+    the session's entry `session.disable_quant_qdq` "1", once, when it loads the file. `load_encoder` sets it, because
+    such files carry a note in their metadata.
     """
     try:
         import onnxruntime.quantization as quantization
@@ -57,8 +48,8 @@ def write_int8(
         raise ImportError("ONNX in int8 needs more libraries: pip install 'eyespot[onnx]'") from error
     import onnx
 
-    if not weights_only and not calibration:
-        raise ValueError("int8 needs calibration pictures, or weights_only")
+    if not weights_only:
+        check_pictures(calibration)
     with tempfile.TemporaryDirectory() as folder:
         plain, quantised = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         write(graph, plain)

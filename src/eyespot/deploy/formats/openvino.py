@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyespot.deploy.formats.int8 import check_layers, first_layers, is_transformer
+from eyespot.deploy.formats.int8 import check_layers, check_pictures, first_layers, is_transformer
 from eyespot.deploy.graph import Graph
 from eyespot.encoders.runtimes.openvino import FACTS, import_openvino
 
@@ -56,19 +56,12 @@ def write_int8(
     which moves outliers from activations into weights, and the one nearer to float on the first pictures is written
     (ours: which one that is differs between models).
 
-    Args:
-        graph: what to write.
-        file: the .xml file.
-        calibration: batches [b, 3, H, W] in [0, 1] that fit the graph; 32 to 64 pictures like those of use will do.
-        keep_float: further layers to leave in float32, by name, e.g. "encoder.model.blocks.0.attn.qkv".
-        weights_only: store weights in int8 and leave it to OpenVINO how to compute: where the processor has products of
-            int8, it rounds activations as they come. Needs no pictures.
-
-    Raises:
-        ImportError: openvino or nncf is missing.
-        ValueError: no calibration pictures, or a layer that is not there; see also `write`.
+    Arguments are those of `Int8Writer`. `weights_only` leaves it to OpenVINO how to compute: where the processor has
+    products of int8, it rounds activations as they come. What `write` refuses is refused here too.
     """
     nncf = _import_nncf()
+    if not weights_only:
+        check_pictures(calibration)
     network, layers = _converted(graph)
     check_layers(keep_float, layers)
     kept = set(keep_float) | first_layers(graph)
@@ -77,8 +70,6 @@ def write_int8(
     with _silence():
         if weights_only:
             quantised = nncf.compress_weights(network, ignored_scope=ignored)
-        elif not calibration:
-            raise ValueError("int8 needs calibration pictures, or weights_only")
         elif is_transformer(graph):
             candidates = [_quantised(nncf, network, calibration, ignored, smooth) for smooth in (SMOOTH, NOT_SMOOTH)]
             quantised = _nearest(network, candidates, calibration[:MOST_TO_COMPARE])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -20,8 +20,10 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.randomness import numpy_generator, seed_of
+from eyespot.specs import lookup
 
 _Config = TypeVar("_Config")
+_Found = TypeVar("_Found")
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the accelerator
 
 
@@ -86,10 +88,28 @@ def changed(config: _Config, **options: Any) -> _Config:
     return dataclasses.replace(config, **given)  # type: ignore[type-var]
 
 
-def check_schedule(schedule: str) -> None:
-    """Refuses a schedule other than quick and published."""
-    if schedule not in ("quick", "published"):
-        raise ValueError(f"schedule is 'quick' or 'published', not {schedule!r}")
+def run_schedule(
+    name: str,
+    given: Sequence[Any],
+    options: Mapping[str, Any],
+    *,
+    quick: tuple[Callable[..., _Found], Any],
+    published: tuple[Callable[..., _Found], Any],
+) -> _Found:
+    """What a protocol finds by one of its schedules.
+
+    Args:
+        name: "quick" or "published".
+        given: encoder, data, seed.
+        options: of the configuration, see `changed`.
+        quick: a function of what is given and a configuration, and the configuration.
+        published: likewise.
+
+    Raises:
+        ValueError: there is no such schedule, or it does not have such an option.
+    """
+    function, config = lookup({"quick": quick, "published": published}, name, "schedule")
+    return function(*given, changed(config, **options))
 
 
 def epoch_indices(count: int, batch_size: int, step: int, seed: int) -> list[int]:

@@ -13,7 +13,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.evaluate.probing.dense_views import DepthViews, depth_view
-from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step
+from eyespot.evaluate.probing.live_probe import LiveConfig, run_schedule, train_live, views_of_step
 from eyespot.evaluate.probing.probe import ProbeConfig, linear_head, predictions, train_probe, upsampled
 from eyespot.evaluate.probing.sliding import sliding_map
 
@@ -164,13 +164,16 @@ def run(
         ValueError: no picture of the validation split has a measured pixel, an unknown schedule, or an option that the
             quick one does not have.
     """
-    check_schedule(schedule)
-    common = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    special = {"crop": crop, "train_mode": train_mode, "workers": workers}
-    found = (
-        _quick(bank, data, seed, changed(QUICK, **common, **special))
-        if schedule == "quick"
-        else _published(bank, data, seed, changed(PUBLISHED, **common, **special))
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "crop": crop,
+        "train_mode": train_mode,
+        "workers": workers,
+    }
+    found = run_schedule(
+        schedule, (bank, data, seed), options, quick=(_quick, QUICK), published=(_published, PUBLISHED)
     )
     results = [depth_errors(depth, truth) for depth, truth in found]
     measured = [errors for errors in results if errors is not None]

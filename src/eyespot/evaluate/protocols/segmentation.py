@@ -14,7 +14,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
 from eyespot.evaluate.probing.dense_views import SegmentationViews, resized_bilinear, segmentation_view, short_side_size
-from eyespot.evaluate.probing.live_probe import LiveConfig, changed, check_schedule, train_live, views_of_step
+from eyespot.evaluate.probing.live_probe import LiveConfig, run_schedule, train_live, views_of_step
 from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, predictions, train_probe
 from eyespot.evaluate.probing.sliding import sliding_map
 from eyespot.evaluate.protocols.counting import confusion
@@ -123,14 +123,19 @@ def run(
     Raises:
         ValueError: an unknown schedule, or an option that the quick one does not have.
     """
-    check_schedule(schedule)
-    common = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    special = {"short_side": short_side, "crop": crop, "stride": stride, "train_mode": train_mode, "workers": workers}
+    options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "short_side": short_side,
+        "crop": crop,
+        "stride": stride,
+        "train_mode": train_mode,
+        "workers": workers,
+    }
     metric = MeanIoU(data.classes, data.ignore)
-    found = (
-        _quick(bank, data, seed, changed(QUICK, **common, **special))
-        if schedule == "quick"
-        else _published(bank, data, seed, changed(PUBLISHED, **common, **special))
+    found = run_schedule(
+        schedule, (bank, data, seed), options, quick=(_quick, QUICK), published=(_published, PUBLISHED)
     )
     for predicted, truth in found:
         metric.update(predicted, truth)

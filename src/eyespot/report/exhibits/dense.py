@@ -5,6 +5,7 @@ The probes are those of the tasks' quick schedule, trained as `evaluate` trains 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class _DenseExhibit(ABC):
 
         columns = {"picture": photos, "truth": column(truths)}
         columns |= {label: column(found[:-1]) for label, found in findings.items()}
-        notes = {label: [self._note(score) for score in found[-1].tolist()] for label, found in findings.items()}
+        notes = {label: [self._words_for(score) for score in found[-1].tolist()] for label, found in findings.items()}
         return [PictureGrid(self.title, f"{self.words} {self._origin}", columns, notes, scale)]
 
     @cached_property
@@ -111,6 +112,9 @@ class _DenseExhibit(ABC):
     @abstractmethod
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
         """From an output [K, h, w]: the map at the truth's size, and its score there (NaN: nothing to compare)."""
+
+    def _words_for(self, score: float) -> str:
+        return "–" if math.isnan(score) else self._note(score)
 
     @abstractmethod
     def _note(self, score: float) -> str:
@@ -146,7 +150,7 @@ class Segmentation(_DenseExhibit):
         return found.int(), float((found == truth)[truth != self.data.ignore].double().mean())
 
     def _note(self, score: float) -> str:
-        return "–" if score != score else f"{100 * score:.0f} % right"
+        return f"{100 * score:.0f} % right"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
         return class_painter(truths, self.data.classes, self.data.ignore), None
@@ -175,7 +179,7 @@ class Depth(_DenseExhibit):
         return found, errors["RMSE"] if errors else float("nan")
 
     def _note(self, score: float) -> str:
-        return "–" if score != score else f"RMSE {score:.2f} m"
+        return f"RMSE {score:.2f} m"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
         return depth_painter(truths, self.data.low, self.data.high)
@@ -207,7 +211,7 @@ class Normals(_DenseExhibit):
         return found, float(normals.angles_between(found[:, measured], truth[:, measured]).mean())
 
     def _note(self, score: float) -> str:
-        return "–" if score != score else f"{score:.0f}° off"
+        return f"{score:.0f}° off"
 
     def _painter(self, truths: Sequence[Tensor]) -> tuple[Paint, Scale | None]:
         return paint_normals, None
