@@ -34,7 +34,7 @@ from eyespot.engine.optim import make_optimizer
 from eyespot.engine.units import checkpoint_activations
 from eyespot.files import atomic_write_text
 from eyespot.flops import flop_counter
-from eyespot.plan.formulas import WEIGHT_BYTES
+from eyespot.plan.memory import WEIGHT_BYTES
 from eyespot.plan.passes import ShapedStage
 from eyespot.plan.shapes import ShapeWorld
 from eyespot.recipes import RECIPES

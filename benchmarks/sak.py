@@ -32,13 +32,13 @@ from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.naming import short_names
 from eyespot.engine.run import RunFolder
 from eyespot.evaluate import ResultTable, evaluate
-from eyespot.evaluate.path_costs import path_costs
 from eyespot.files import atomic_write_text
 from eyespot.recipes.presets import read_settings
 from eyespot.recipes.sak import SakConfig, distill
 from eyespot.recipes.sak.config import SINGLE
 from eyespot.recipes.sak.recipe import STAGE_1
 from eyespot.report import machine_info
+from path_costs import path_costs
 
 RESULTS = Path(__file__).parent / "results"
 EXPERTS = {

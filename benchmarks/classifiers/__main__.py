@@ -1,4 +1,14 @@
-"""The command line of `benchmarks/classifiers.py`."""
+"""Classifiers on small real pictures: does a teacher help, which method helps most, what do branches give?
+
+    python benchmarks/classifiers teacher   --shared SHARED --work WORK     # once, for all others
+    python benchmarks/classifiers methods   --shared SHARED --work WORK     # VanillaKD: KD, DKD, DIST and none
+    python benchmarks/classifiers families  --shared SHARED --work WORK     # OFA-KD: a token student of a CNN
+    python benchmarks/classifiers branches  --shared SHARED --work WORK     # GhostNetV3: its ingredients
+    python benchmarks/classifiers unlabelled --shared SHARED --work WORK    # an ONNX file teaches without labels
+
+SHARED holds teachers/ (the semantic expert as an ONNX file) and data/ (Caltech-101: 71 classes, 26 training and 8
+validation pictures each, 112 px). An interrupted run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/classifiers.py")
+    parser = argparse.ArgumentParser(prog="benchmarks/classifiers")
     parser.add_argument("experiment", choices=["teacher", *EXPERIMENTS])
     parser.add_argument("--shared", type=Path, required=True, help="folder with teachers/ and data/")
     parser.add_argument("--work", type=Path, required=True, help="folder for runs")

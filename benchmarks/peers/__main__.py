@@ -1,4 +1,11 @@
-"""The command line of `benchmarks/peers.py`."""
+"""eyespot beside its peers: speed and quality, each in its own process and environment. See docs/peers.md.
+
+    python benchmarks/peers setup --envs ENVS
+    python benchmarks/peers speed --envs ENVS
+    python benchmarks/peers quality --envs ENVS [--data DATA]
+
+Modules of this folder import each other by their plain names, since parts of it run where eyespot is not installed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/peers.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks/peers")
     verbs = parser.add_subparsers(dest="verb", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--envs", type=Path, required=True, help="folder of the peers' environments")

@@ -60,7 +60,7 @@ def python_of(loop: str, envs: Path) -> Path:
         return Path(sys.executable)
     python = envs / ENVIRONMENT_OF[loop] / "bin" / "python"
     if not python.exists():
-        raise FileNotFoundError(f"{python} is missing; run: python benchmarks/peers.py setup --envs {envs}")
+        raise FileNotFoundError(f"{python} is missing; run: python benchmarks/peers setup --envs {envs}")
     return python
 
 

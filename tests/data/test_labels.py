@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from eyespot.data import open_source, write_shards
-from eyespot.data.labelled.labels import Classes, classes_of, labelled_count
+from eyespot.data.labelled.labels import Classes, classes_of
 from eyespot.data.toybox.scenes import SHAPES
 
 PICTURES = {"cat": 3, "dog": 2, "owl": 1}
@@ -58,7 +58,6 @@ def test_every_kind_of_source_says_the_same(folder, tmp_path):
     assert classes_of([folder, table, shards]) == classes_of([shards, table]) == names
     labels = [[source.label(index) for index in range(6)] for source in (folder, shards, table)]
     assert labels == [[0, 0, 0, 1, 1, 2]] * 3
-    assert labelled_count([folder, shards, table]) == 18
 
 
 def test_the_toybox_has_shapes():
@@ -92,7 +91,6 @@ def test_more_classes_than_are_shown(folder):
 def test_single_pictures_without_a_readable_label(tmp_path):
     source = shard(tmp_path / "x.tar", [None, "cat", -1, 4, 2])
     assert classes_of([source]) == classes_of([source], 5) == Classes(5, None)
-    assert labelled_count([source]) == 2
 
 
 def test_disagreeing_sources_are_refused(folder, tmp_path):
@@ -111,4 +109,3 @@ def test_sources_without_labels_are_refused(folder, tmp_path, count):
     for source in (open_source(str(flat)), shard(tmp_path / "x.tar", [None, None])):
         with pytest.raises(ValueError, match=r"has no labels\. They come from"):
             classes_of([folder, source], count)
-        assert labelled_count([folder, source]) == 6

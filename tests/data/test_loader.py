@@ -67,7 +67,7 @@ def test_batch_is_what_the_contract_says(folders):
         assert torch.equal(batch["images"][row], apply_view(picture, drawn, 12))
         label = loader.sources[source].label(index)
         assert batch["labels"][row] == (-1 if label is None else label)
-    assert loader.picture_count == 16 and loader.source_names == folders
+    assert loader.picture_count == 16 and [source.name for source in loader.sources] == folders
 
 
 @pytest.mark.parametrize("batches", ["mixed", "homogeneous"])

@@ -2,12 +2,7 @@
 
 import pytest
 import torch
-
-from eyespot.distill.features.heads import TeacherAdapter
-from eyespot.distill.features.standardizers import PhiStandardizer
-from eyespot.features import Features
-from eyespot.flops import flop_counter
-from eyespot.plan.formulas import (
+from flop_formulas import (
     head_backward_flops,
     head_forward_flops,
     head_parameters,
@@ -15,6 +10,11 @@ from eyespot.plan.formulas import (
     vit_backward_flops,
     vit_forward_flops,
 )
+
+from eyespot.distill.features.heads import TeacherAdapter
+from eyespot.distill.features.standardizers import PhiStandardizer
+from eyespot.features import Features
+from eyespot.flops import flop_counter
 from eyespot.plan.shapes import ShapeWorld
 
 # name: side, extra tokens, width, depth, hidden, patch side

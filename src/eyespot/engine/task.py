@@ -92,16 +92,5 @@ class Task(nn.Module, ABC):
         """The state dict without the frozen parts."""
         return {name: value for name, value in self.state_dict().items() if not self._is_frozen(name)}
 
-    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """Loads what `trained_state` gave.
-
-        Raises:
-            ValueError: tensors are missing or unexpected.
-        """
-        missing, unexpected = self.load_state_dict(dict(state), strict=False)
-        missing = [name for name in missing if not self._is_frozen(name)]
-        if missing or unexpected:
-            raise ValueError(f"the checkpoint does not fit: missing {missing[:6]}, unexpected {unexpected[:6]}")
-
     def _is_frozen(self, name: str) -> bool:
         return name.startswith(tuple(f"{part}." for part in self.frozen_parts))

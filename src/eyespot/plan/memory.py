@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from eyespot.engine.config import EngineConfig
 from eyespot.engine.optim import moments_of
-from eyespot.plan.formulas import WEIGHT_BYTES
 from eyespot.plan.passes import ShapedStage, StudentPass, TeacherPass
+
+WEIGHT_BYTES = 4
+"""Weights, gradients and moments are float32, whatever the autocast."""
 
 RESERVE = 0.1
 """Share of a device's memory that is left to the driver, to libraries and to gaps between tensors (ours)."""

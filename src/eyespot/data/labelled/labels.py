@@ -61,11 +61,6 @@ def classes_of(sources: Sequence[PictureSource], count: int | None = None) -> Cl
     return Classes(count, list(names) if names and len(names) == count else None)
 
 
-def labelled_count(sources: Sequence[PictureSource]) -> int:
-    """How many pictures have a label; every label is read."""
-    return sum(label is not None for source in sources for label in _labels(source))
-
-
 def _labels(source: PictureSource) -> Iterator[int | None]:
     for index in range(len(source)):
         try:

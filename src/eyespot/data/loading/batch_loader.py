@@ -180,11 +180,6 @@ class BatchLoader(Generic[B]):
         """Pictures in all sources together."""
         return sum(self._plan.sizes)
 
-    @property
-    def source_names(self) -> list[str]:
-        """The names of the sources, by their number."""
-        return [source.name for source in self._reader.sources]
-
     def fingerprint(self) -> str:
         """A hash that tells whether these are the same data in the same order of sources."""
         return fingerprint_of(source.fingerprint() for source in self._reader.sources)

@@ -6,9 +6,6 @@ convolutions count, as in torch's counter.
 
 from __future__ import annotations
 
-WEIGHT_BYTES = 4
-"""Weights, gradients and moments are float32, whatever the autocast."""
-
 
 def vit_forward_flops(
     tokens: int, width: int, depth: int, hidden: int, patches: int, patch_inputs: int, gated: bool = False
