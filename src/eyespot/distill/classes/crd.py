@@ -32,12 +32,6 @@ class ContrastiveKD(Method):
     Negatives are drawn uniformly from all pictures with repetition, so K may exceed their number; that the picture
     itself can be among them is what the noise distribution of the loss assumes.
 
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output.
-        teacher: shapes of the teacher's.
-        pictures: how many the memory holds.
-
     Raises:
         ValueError: no pictures.
     """
@@ -50,12 +44,12 @@ class ContrastiveKD(Method):
     teacher_logits = False
 
     def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
+        super().__init__(settings, student, teacher, pictures)
         if pictures < 1:
             raise ValueError(
                 f"crd keeps a memory of every picture and needs to know how many there are, not {pictures}"
             )
-        self.settings, self.pictures = settings, pictures
+        self.pictures = pictures
         self.student_embedding = nn.Linear(student.summary, settings.crd_width)
         self.teacher_embedding = nn.Linear(teacher.summary, settings.crd_width)
         spread = math.sqrt(3 / settings.crd_width)  # length 1 on average

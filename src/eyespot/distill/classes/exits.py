@@ -29,12 +29,7 @@ class OneForAll(Method):
 
     The loss of the whole is hard-label loss + `weight` * kd + `ofa_stage_weight` * sum over stages.
 
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output with its four taps. Each tap's own kind decides whether its exit is one
-            for maps or for tokens (in the authors' code, the first's does for all).
-        teacher: shapes of the teacher's output; its taps are not used.
-        pictures: not used.
+    Each tap's own kind decides whether its exit is for maps or tokens (in the authors' code, the first's does for all).
 
     Raises:
         ValueError: other numbers of classes, no four taps, or tokens that are not a square grid.
@@ -43,10 +38,9 @@ class OneForAll(Method):
     student_taps = True
 
     def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
+        super().__init__(settings, student, teacher, pictures)
         require_same_classes(student, teacher)
         require_taps("ofa", "student", student)
-        self.settings = settings
         # One for all, or one for each.
         count = len(settings.stages) + 1
         exponents = settings.ofa_exponents if len(settings.ofa_exponents) == count else settings.ofa_exponents * count

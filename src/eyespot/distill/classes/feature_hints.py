@@ -23,12 +23,6 @@ class FitNet(Method):
     code of OFA-KD takes CNNs only, though its tables have all): tokens lose their prefix and become a map, and the
     student's map is brought onto the teacher's grid, by averaging where it is finer, bicubically where it is coarser.
 
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output with its four taps.
-        teacher: shapes of the teacher's, likewise.
-        pictures: not used.
-
     Raises:
         ValueError: one of them has no four taps.
     """
@@ -37,10 +31,9 @@ class FitNet(Method):
     teacher_logits = False
 
     def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
+        super().__init__(settings, student, teacher, pictures)
         require_taps("fitnet", "student", student)
         require_taps("fitnet", "teacher", teacher)
-        self.settings = settings
         self.student_prefix, self.teacher_prefix = student.prefix_tokens, teacher.prefix_tokens
         self.regressors = nn.ModuleList(
             nn.Conv2d(_channels(student, stage), _channels(teacher, stage), 1, bias=False) for stage in settings.stages
@@ -64,19 +57,12 @@ class CorrelationCongruence(Method):
     Both summaries go through linear layers into one space; d_i is the absolute difference of picture i there. The loss
     is `cc_scale` times the mean of <d_i, d_i+1> over neighbours in the batch, as the code of OFA-KD and VanillaKD has
     it; the paper of this name (Peng et al., 2019) compares correlation matrices instead. 0 for a batch of one picture.
-
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output.
-        teacher: shapes of the teacher's.
-        pictures: not used.
     """
 
     teacher_logits = False
 
     def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, student, teacher, pictures)
         self.student_embedding = nn.Linear(student.summary, settings.cc_width)
         self.teacher_embedding = nn.Linear(teacher.summary, settings.cc_width)
 
@@ -89,20 +75,9 @@ class CorrelationCongruence(Method):
 
 
 class RelationalKD(Method):
-    """The student's summaries lie to each other as the teacher's do ("rkd"; Park et al., 2019). No weights.
-
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output.
-        teacher: shapes of the teacher's.
-        pictures: not used.
-    """
+    """The student's summaries lie to each other as the teacher's do ("rkd"; Park et al., 2019). No weights."""
 
     teacher_logits = False
-
-    def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
-        self.settings = settings
 
     def losses(
         self, student: ClassifierOutput, teacher: ClassifierOutput, target: Tensor, picture: Tensor

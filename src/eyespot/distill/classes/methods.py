@@ -33,9 +33,6 @@ class LabelsAlone(Method):
 
     teacher_logits = False
 
-    def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
-
     def losses(
         self, student: ClassifierOutput, teacher: ClassifierOutput, target: Tensor, picture: Tensor
     ) -> dict[str, Tensor]:
@@ -46,20 +43,13 @@ class LabelsAlone(Method):
 class LogitMethod(Method):
     """What speaks of logits only.
 
-    Args:
-        settings: hyper-parameters.
-        student: shapes of the student's output.
-        teacher: shapes of the teacher's.
-        pictures: how many there are to learn from.
-
     Raises:
         ValueError: student and teacher know different numbers of classes.
     """
 
     def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
-        super().__init__()
+        super().__init__(settings, student, teacher, pictures)
         require_same_classes(student, teacher)
-        self.settings = settings
 
 
 class PlainKD(LogitMethod):
@@ -138,9 +128,9 @@ def make_method(
     Args:
         name: one of `METHODS`.
         settings: hyper-parameters.
-        student: shapes of the student's output, with those of its taps if the method wants them.
-        teacher: shapes of the teacher's output, likewise.
-        pictures: how many there are over all sources; `picture` of `Method.forward` is below that.
+        student: see `Method`.
+        teacher: see `Method`.
+        pictures: see `Method`.
 
     Raises:
         ValueError: no such method (names the nearest), or these two cannot be brought together by it (says why).

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from eyespot.distill.classes.config import MethodSettings
 from eyespot.encoders import Encoder
 from eyespot.encoders.taps import STAGES, Taps
 
@@ -53,6 +54,12 @@ class OutputShape:
 class Method(nn.Module, ABC):
     """A way to tell a student what a teacher knows; owns what it needs for that and throws away after training.
 
+    Args:
+        settings: hyper-parameters.
+        student: shapes of the student's output, with those of its taps if the method wants them.
+        teacher: shapes of the teacher's output, likewise.
+        pictures: how many there are over all sources; `picture` of `forward` is below that.
+
     Attributes:
         student_taps: whether it wants `ClassifierOutput.taps` of the student.
         teacher_taps: whether it wants those of the teacher.
@@ -62,6 +69,10 @@ class Method(nn.Module, ABC):
     student_taps: bool = False
     teacher_taps: bool = False
     teacher_logits: bool = True
+
+    def __init__(self, settings: MethodSettings, student: OutputShape, teacher: OutputShape, pictures: int) -> None:
+        super().__init__()
+        self.settings = settings
 
     @abstractmethod
     def losses(

@@ -173,7 +173,11 @@ def look_through(
         except _NOT_LOADED as error:
             notes.append(f"{label} is not in the pictures, because it could not be loaded: {_first_line(error)}")
             continue
-        shown.add(name, FeatureBank(encoder, settings.get("size"), folder=folder and Path(folder) / "features"), data)
+        shown.add(
+            name,
+            FeatureBank(encoder, settings.get("size"), folder=None if folder is None else Path(folder) / "features"),
+            data,
+        )
     if len(notes) == len(models):
         raise ValueError("\n".join(notes) or "there is no model to look at")
     return shown.finished(notes)
