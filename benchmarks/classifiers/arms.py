@@ -19,7 +19,7 @@ from eyespot.evaluate import evaluate
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 from eyespot.runs.classifier_config import ClassifierConfig
-from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.classifiers import ClassifierRun
 
 Results = dict[str, dict[str, list[float]]]
 """Arm -> metric -> one value per seed."""
@@ -98,12 +98,13 @@ class Bench:
                 for arm, one in arms.items()
                 for seed in self.seeds
             }
-            pictures = run.open_labelled(begun)
-            task = ClassifierDistillation(
-                begun, run.teacher, label=config.label, mix=config.mix, **run.task_settings(pictures)
+            label, mix = config.label, config.mix
+            students = run.teach(
+                begun,
+                lambda given, pictures: ClassifierDistillation(
+                    given, run.teacher, label=label, mix=mix, **run.task_settings(pictures)
+                ),
             )
-            run.teach(task, begun, pictures)
-            students = run.load(STAGE, list(begun))
             tasks = ["classification"] if config.label.weight else ["knn", "linear"]
             rows = self.measured(students, tasks, config.student_size)
             atomic_write_text(found, json.dumps(rows))

@@ -5,7 +5,7 @@ A recipe says in between which students there are and what they minimise; see `e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from eyespot.runs.classifier_config import ClassifierConfig
 from eyespot.runs.run import Measure, Run
 
 STAGE = "stage-1-distillation"
+
+MakeTask = Callable[[Mapping[str, ClassifierStudent], PictureLoader], ClassifierDistillation]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,22 @@ class ClassifierRun(Run[ClassifierConfig]):
             for name, (spec, method) in self.config.students.items()
         }
 
-    def open_labelled(self, students: Mapping[str, ClassifierStudent]) -> PictureLoader:
+    def teach(self, students: Mapping[str, ClassifierStudent], make_task: MakeTask) -> dict[str, Encoder]:
+        """Trains the one stage of a classifier recipe, unless that is done.
+
+        Args:
+            students: what is trained, by name.
+            make_task: (students, pictures) -> what they minimise.
+
+        Returns:
+            The finished students (moving averages if there are some) by name.
+        """
+        if not self.is_finished(STAGE, list(students)):
+            pictures = self._open_labelled(students)
+            self._train(make_task(students, pictures), students, pictures)
+        return self.load(STAGE, list(students))
+
+    def _open_labelled(self, students: Mapping[str, ClassifierStudent]) -> PictureLoader:
         """The pictures as large as anybody looks at them; then the draws of the Task begin."""
         config = self.config
         wanted = [(student.encoder, config.student_size) for student in students.values()]
@@ -95,16 +112,9 @@ class ClassifierRun(Run[ClassifierConfig]):
             "seed": self.config.seed,
         }
 
-    def teach(
+    def _train(
         self, task: ClassifierDistillation, students: Mapping[str, ClassifierStudent], pictures: PictureLoader
     ) -> None:
-        """Trains the one stage of a classifier recipe.
-
-        Args:
-            task: what is minimised.
-            students: those of the task.
-            pictures: see `open_labelled`.
-        """
         config, teachers = self.config, [self.teacher] if self.teacher else []
         self.train(
             STAGE,

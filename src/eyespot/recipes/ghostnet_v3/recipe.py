@@ -18,44 +18,33 @@ teacher's entropy. The paper's recipe is known second-hand only; see the preset 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
+from eyespot.data import PictureLoader
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.encoders.forms.fusing import fused
 from eyespot.recipes.ghostnet_v3.config import GhostNetV3Config
-from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.classifiers import ClassifierRun
 from eyespot.runs.run import Measure
 
 
 def distill(config: GhostNetV3Config, output: str | Path, measure: Measure | None = None) -> Path:
-    """Trains compact CNNs, or continues where an earlier call with the same configuration stopped; then
-    fuses them.
-
-    Args:
-        config: see `GhostNetV3Config`; presets are in `presets/`.
-        output: the run folder.
-        measure: called with teacher and students by name when all is done; by default they are measured on
-            `config.test`, if that is given.
+    """Trains compact CNNs, or goes on where an earlier call stopped, and fuses them; refuses what `ClassifierRun` does.
 
     Returns:
         Folder of the student, ready for `load_classifier("run/...")`; with several students, the folder that holds a
         folder for each.
-
-    Raises:
-        RunMismatchError: the folder holds a run of another configuration.
-        ValueError: the configuration makes no whole run; says what is missing.
     """
     run = ClassifierRun(config, output)
-    students = run.new_students()
-    if not run.is_finished(STAGE, list(students)):
-        pictures = run.open_labelled(students)
+
+    def task(students: Mapping[str, ClassifierStudent], pictures: PictureLoader) -> ClassifierDistillation:
         # Training form: every branch is there. L = CE(p_s, y) + KD(p_s, p_t), the terms `label` and `kd`.
-        task = ClassifierDistillation(
-            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
-        )
-        run.teach(task, students, pictures)
-    finished = run.load(STAGE, list(students))
+        label, mix = run.config.label, run.config.mix
+        return ClassifierDistillation(students, run.teacher, label=label, mix=mix, **run.task_settings(pictures))
+
+    students = run.teach(run.new_students(), task)
     # Run-time form: one convolution for all branches, its batch norm folded in; the same function.
     if config.fuse:
-        finished = {name: fused(student) for name, student in finished.items()}
-    return run.tell(finished, "GhostNetV3's training", measure)
+        students = {name: fused(student) for name, student in students.items()}
+    return run.tell(students, "GhostNetV3's training", measure)

@@ -15,39 +15,33 @@ from the same pass of the teacher: `--student.method ofa kd fitnet`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
+from eyespot.data import PictureLoader
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.recipes.ofa_kd.config import OfaKdConfig
-from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.classifiers import ClassifierRun
 from eyespot.runs.run import Measure
 
 
 def distill(config: OfaKdConfig, output: str | Path, measure: Measure | None = None) -> Path:
-    """Trains compact classifiers, or continues where an earlier call with the same configuration stopped.
-
-    Args:
-        config: see `OfaKdConfig`; presets are in `presets/`.
-        output: the run folder.
-        measure: called with teacher and students by name when all is done; by default they are measured on
-            `config.test`, if that is given.
+    """Trains compact classifiers, or goes on where an earlier call stopped; see `ClassifierRun` for what it refuses.
 
     Returns:
         Folder of the student without its branches, ready for `load_classifier("run/...")` and timm; with several
         students, the folder that holds a folder for each.
 
     Raises:
-        RunMismatchError: the folder holds a run of another configuration.
-        ValueError: the configuration makes no whole run, or a model shows no four stages; says what would do.
+        ValueError: a model shows no four stages; says what would do.
     """
     run = ClassifierRun(config, output)
-    students = run.new_students()
-    if not run.is_finished(STAGE, list(students)):
-        pictures = run.open_labelled(students)
+
+    def task(students: Mapping[str, ClassifierStudent], pictures: PictureLoader) -> ClassifierDistillation:
         # L = CE(z_s, y) + ofa(z_s, z_t) + w * sum over stages i of ofa(branch_i(f_i), z_t): the terms `label`, `kd` and
         # `ofa`. Each student brings its branches (`distill.classes.exits`); they train with it and are left behind.
-        task = ClassifierDistillation(
-            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
-        )
-        run.teach(task, students, pictures)
-    return run.tell(run.load(STAGE, list(students)), "OFA-KD", measure)
+        label, mix = run.config.label, run.config.mix
+        return ClassifierDistillation(students, run.teacher, label=label, mix=mix, **run.task_settings(pictures))
+
+    students = run.teach(run.new_students(), task)
+    return run.tell(students, "OFA-KD", measure)

@@ -15,39 +15,30 @@ the teachers have.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from eyespot.distill.classes.classifier_distillation import ClassifierDistillation
+from eyespot.data import PictureLoader
+from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.recipes.vanilla_kd.config import VanillaKdConfig
-from eyespot.runs.classifiers import STAGE, ClassifierRun
+from eyespot.runs.classifiers import ClassifierRun
 from eyespot.runs.run import Measure
 
 
 def distill(config: VanillaKdConfig, output: str | Path, measure: Measure | None = None) -> Path:
-    """Trains compact classifiers, or continues where an earlier call with the same configuration stopped.
-
-    Args:
-        config: see `VanillaKdConfig`; presets are in `presets/`.
-        output: the run folder.
-        measure: called with teacher and students by name when all is done; by default they are measured on
-            `config.test`, if that is given.
+    """Trains compact classifiers, or goes on where an earlier call stopped; see `ClassifierRun` for what it refuses.
 
     Returns:
         Folder of the student, ready for `load_classifier("run/...")` and timm; with several students, the folder that
         holds a folder for each.
-
-    Raises:
-        RunMismatchError: the folder holds a run of another configuration.
-        ValueError: the configuration makes no whole run; says what is missing.
     """
     run = ClassifierRun(config, output)
-    students = run.new_students()
-    if not run.is_finished(STAGE, list(students)):
-        pictures = run.open_labelled(students)
+
+    def task(students: Mapping[str, ClassifierStudent], pictures: PictureLoader) -> ClassifierDistillation:
         # L = D_cls(p_s, y) + D_kd(p_s, p_t): sigmoid cross-entropy with the labels (the term `label`) and the KL
         # divergence of the softmaxes at temperature 1 (`kd`); student and teacher see the same mixed pictures.
-        task = ClassifierDistillation(
-            students, run.teacher, label=run.config.label, mix=run.config.mix, **run.task_settings(pictures)
-        )
-        run.teach(task, students, pictures)
-    return run.tell(run.load(STAGE, list(students)), "VanillaKD", measure)
+        label, mix = run.config.label, run.config.mix
+        return ClassifierDistillation(students, run.teacher, label=label, mix=mix, **run.task_settings(pictures))
+
+    students = run.teach(run.new_students(), task)
+    return run.tell(students, "VanillaKD", measure)
