@@ -20,7 +20,7 @@ def make(settings=SETTINGS, pictures=PICTURES):
     return make_method("crd", settings, OutputShape(0, 6), OutputShape(0, 4), pictures)
 
 
-def looks(batch, key=0):
+def outputs(batch, key=0):
     generator = torch.Generator().manual_seed(key)
     return [ClassifierOutput(torch.zeros(batch, 0), torch.randn(batch, width, generator=generator)) for width in (6, 4)]
 
@@ -28,7 +28,7 @@ def looks(batch, key=0):
 def tell(method, picture, key=0):
     picture = torch.tensor(picture)
     torch.manual_seed(key)
-    return method(*looks(len(picture), key), torch.zeros(len(picture)).long(), picture)["crd"]
+    return method(*outputs(len(picture), key), torch.zeros(len(picture)).long(), picture)["crd"]
 
 
 def test_loss_as_published():
@@ -52,7 +52,7 @@ def test_similarities():
 
 def test_each_side_is_told_apart_in_the_memory_of_the_other():
     method = make(MethodSettings(crd_width=8, crd_negatives=50, crd_temperature=0.1)).eval()
-    seen = looks(3)
+    seen = outputs(3)
     picture = torch.tensor([1, 5, 11])
     torch.manual_seed(0)
     negatives = torch.randint(PICTURES, (50,))
@@ -75,7 +75,7 @@ def test_memory_is_written_in_training_only_and_only_where_pictures_were():
     tell(method.train(), [2, 7])
     embeddings = (method.student_embedding, method.teacher_embedding)
     for old, new, embedding, look in zip(
-        before, (method.student_memory, method.teacher_memory), embeddings, looks(2), strict=True
+        before, (method.student_memory, method.teacher_memory), embeddings, outputs(2), strict=True
     ):
         vectors = F.normalize(embedding(look.summary), dim=1)
         torch.testing.assert_close(new[[2, 7]], F.normalize(0.5 * old[[2, 7]] + 0.5 * vectors, dim=1))
@@ -88,7 +88,7 @@ def test_a_picture_that_is_there_twice_is_written_with_the_mean():
     method = make()
     old = method.student_memory.clone()
     tell(method, [3, 3, 1])
-    vectors = F.normalize(method.student_embedding(looks(3)[0].summary), dim=1)
+    vectors = F.normalize(method.student_embedding(outputs(3)[0].summary), dim=1)
     torch.testing.assert_close(
         method.student_memory[3], F.normalize(0.5 * old[3] + 0.25 * (vectors[0] + vectors[1]), dim=0)
     )
@@ -114,7 +114,7 @@ def test_the_same_draws_give_the_same_loss():
 def test_a_student_that_learns_it_recognises_pictures():
     """A few steps on fixed features: each picture becomes likelier than the others in the teacher's memory."""
     method = make()
-    student, teacher = looks(PICTURES)
+    student, teacher = outputs(PICTURES)
     picture, target = torch.arange(PICTURES), torch.zeros(PICTURES).long()
     optimizer = torch.optim.Adam(method.parameters(), 0.01)
     losses = []
@@ -135,7 +135,7 @@ def one_of_two(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     method = make()
     torch.manual_seed(9)
-    whole = looks(4, 9)
+    whole = outputs(4, 9)
     half = slice(2 * rank, 2 * rank + 2)
     seen = [ClassifierOutput(look.logits[half], look.summary[half]) for look in whole]
     loss = method(*seen, torch.zeros(2).long(), torch.tensor([3, 8, 8, 0])[half])["crd"]
@@ -151,7 +151,7 @@ def test_two_processes_keep_one_memory(tmp_path):
     states = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     alone = make()
     torch.manual_seed(9)
-    seen = looks(4, 9)
+    seen = outputs(4, 9)
     loss = alone(*seen, torch.zeros(4).long(), torch.tensor([3, 8, 8, 0]))["crd"]
     torch.testing.assert_close((states[0]["loss"] + states[1]["loss"]) / 2, loss.detach())
     for name, value in alone.state_dict().items():

@@ -16,7 +16,7 @@ THEIRS = torch.tensor([[1.0, 1], [0, 2], [3, 0]])
 
 
 def method_and_terms(name, student, teacher, shapes, settings=None):
-    """The terms of a method for two looks without classes."""
+    """The terms of a method for two outputs without classes."""
     method = make_method(name, settings or MethodSettings(), *shapes, 10)
     batch = len(student.summary)
     return method, method(student, teacher, torch.zeros(batch).long(), torch.arange(batch))
@@ -109,16 +109,16 @@ def test_fitnet_among_equals():
 def test_fitnet_sums_the_errors_of_the_chosen_stages():
     ours = OutputShape(0, 3, ((4, 8, 8), (4, 4, 4), (6, 4, 4), (8, 2, 2)))
     theirs = OutputShape(0, 3, ((17, 5),) * 4, prefix_tokens=1)
-    looks = [
+    outputs = [
         ClassifierOutput(torch.zeros(2, 0), torch.randn(2, 3), tuple(torch.randn(2, *tap) for tap in shape.taps))
         for shape in (ours, theirs)
     ]
-    method, terms = method_and_terms("fitnet", *looks, (ours, theirs), MethodSettings(stages=(1, 4), weight=2.0))
+    method, terms = method_and_terms("fitnet", *outputs, (ours, theirs), MethodSettings(stages=(1, 4), weight=2.0))
     assert [tuple(regressor.weight.shape[:2]) for regressor in method.regressors] == [(5, 4), (5, 8)]
     wanted = 0.0
     for stage, regressor in zip((0, 3), method.regressors, strict=True):
-        target = looks[1].taps[stage][:, 1:].transpose(1, 2).reshape(2, 5, 4, 4)
-        maps = regressor(looks[0].taps[stage])
+        target = outputs[1].taps[stage][:, 1:].transpose(1, 2).reshape(2, 5, 4, 4)
+        maps = regressor(outputs[0].taps[stage])
         maps = F.avg_pool2d(maps, 2) if stage == 0 else resize_map(maps, (4, 4))
         wanted += (maps - target).square().mean()
     torch.testing.assert_close(terms["fitnet"], 2 * wanted)

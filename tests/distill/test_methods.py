@@ -21,7 +21,7 @@ SPEAKING = [name for name in METHODS if name != "none"]
 SETTINGS = MethodSettings(crd_negatives=64, crd_width=16, cc_width=16)
 
 
-def look(shape, key=0, batch=BATCH):
+def output(shape, key=0, batch=BATCH):
     """A random look; everything in it is a leaf with a gradient."""
     generator = torch.Generator().manual_seed(key)
 
@@ -49,7 +49,7 @@ def make(name, student="maps", teacher="tokens", settings=SETTINGS):
 @pytest.mark.parametrize("teacher", ["maps", "tokens"])
 def test_scalars_that_reach_the_student_and_never_the_teacher(name, student, teacher):
     method = make(name, student, teacher)
-    ours, theirs = look(SHAPES[student]), look(SHAPES[teacher], 1)
+    ours, theirs = output(SHAPES[student]), output(SHAPES[teacher], 1)
     terms = method(ours, theirs, *numbers())
     assert all(value.shape == () and value.dtype == torch.float32 and value.isfinite() for value in terms.values())
     if name == "none":
@@ -69,15 +69,15 @@ def test_scalars_that_reach_the_student_and_never_the_teacher(name, student, tea
 def test_float32_under_autocast(name):
     method = make(name)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method(look(SHAPES["maps"]), look(SHAPES["tokens"], 1), *numbers())
+        terms = method(output(SHAPES["maps"]), output(SHAPES["tokens"], 1), *numbers())
     assert all(value.dtype == torch.float32 and value.isfinite() for value in terms.values())
 
 
 @pytest.mark.parametrize("name", SPEAKING)
 def test_a_batch_of_one_picture(name):
     method = make(name).eval()  # batch norm wants two pictures in training
-    ours = look(SHAPES["maps"], batch=1)
-    terms = method(ours, look(SHAPES["tokens"], 1, batch=1), *numbers(1))
+    ours = output(SHAPES["maps"], batch=1)
+    terms = method(ours, output(SHAPES["tokens"], 1, batch=1), *numbers(1))
     sum(terms.values()).backward()
     assert all(value.isfinite() for value in terms.values())
     assert all(tensor.grad is None or tensor.grad.isfinite().all() for tensor in tensors(ours))
@@ -85,7 +85,7 @@ def test_a_batch_of_one_picture(name):
 
 @pytest.mark.parametrize("name", ["kd", "dkd", "dist", "rkd"])
 def test_nothing_to_say_where_the_student_is_the_teacher(name):
-    seen = look(SHAPES["maps"])
+    seen = output(SHAPES["maps"])
     terms = make(name, teacher="maps")(seen, seen, *numbers())
     assert sum(terms.values()).item() == pytest.approx(0, abs=1e-5)
 
@@ -94,7 +94,7 @@ def test_nothing_to_say_where_the_student_is_the_teacher(name):
 def test_least_where_the_student_says_what_the_teacher_does(name):
     """ofa at exponent 1; bkd where the student's sigmoid is the teacher's softmax."""
     shape = SHAPES["maps"]
-    teacher = look(shape, 1)
+    teacher = output(shape, 1)
     probability = teacher.logits.detach().softmax(1)
     best = probability.log() if name == "ofa" else probability.logit()
     method, key = make(name, teacher="maps"), {"ofa": "kd", "bkd": "bkd"}[name]
@@ -110,7 +110,7 @@ def test_least_where_the_student_says_what_the_teacher_does(name):
 @pytest.mark.parametrize("name", SPEAKING)
 def test_saved_and_resumed(name):
     """A method that is interrupted after a step goes on as if it had not been, its memory included."""
-    ours, theirs = look(SHAPES["maps"]), look(SHAPES["tokens"], 1)
+    ours, theirs = output(SHAPES["maps"]), output(SHAPES["tokens"], 1)
     first = make(name)
     first(ours, theirs, *numbers())
     torch.manual_seed(1)  # other initial weights
@@ -126,7 +126,7 @@ def test_saved_and_resumed(name):
 
 @pytest.mark.parametrize("name", SPEAKING)
 def test_weight_is_a_factor(name):
-    ours, theirs = look(SHAPES["maps"]), look(SHAPES["tokens"], 1)
+    ours, theirs = output(SHAPES["maps"]), output(SHAPES["tokens"], 1)
     sums = []
     for weight in (1.0, 3.0):
         settings = MethodSettings(crd_negatives=64, crd_width=16, cc_width=16, weight=weight, ofa_stage_weight=weight)
@@ -146,8 +146,8 @@ def test_first_epoch_of_the_authors_log(classes, weight):
     method = make_method("ofa", MethodSettings(ofa_stage_weight=weight), shape, shape, PICTURES)
     for leave in method.exits:
         torch.nn.init.zeros_(leave[-1].weight)
-    ours = look(shape)
-    terms = method(ClassifierOutput(torch.zeros(BATCH, classes), ours.summary, ours.taps), look(shape, 1), *numbers())
+    ours = output(shape)
+    terms = method(ClassifierOutput(torch.zeros(BATCH, classes), ours.summary, ours.taps), output(shape, 1), *numbers())
     assert terms["kd"].item() == pytest.approx(math.log(classes), rel=1e-5)
     assert terms["ofa"].item() == pytest.approx(4 * weight * math.log(classes), rel=1e-5)
 
@@ -176,7 +176,7 @@ def test_logits_of_other_classes_are_refused_at_the_start(name):
 def test_features_may_be_told_whatever_the_classes(name):
     shape = OutputShape(3, 12, SHAPES["tokens"].taps, 1)
     method = make_method(name, SETTINGS, SHAPES["maps"], shape, PICTURES)
-    terms = method(look(SHAPES["maps"]), look(shape, 1), *numbers())
+    terms = method(output(SHAPES["maps"]), output(shape, 1), *numbers())
     assert sum(terms.values()).isfinite()
 
 

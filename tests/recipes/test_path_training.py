@@ -125,10 +125,10 @@ def test_arms_are_data():
         "single": MultiTaskStudent(student((), {"depth": TASKS["depth"]}), "none"),
     }
     task = PathTraining(arms, teachers())
-    looks = []
-    task.committee.register_forward_hook(lambda *_: looks.append(1))
+    passes = []
+    task.committee.register_forward_hook(lambda *_: passes.append(1))
     terms = task(batch())
-    assert len(looks) == 1
+    assert len(passes) == 1
 
     def own(arm):
         return {name.removeprefix(f"{arm}/") for name in terms if name.startswith(f"{arm}/")}
