@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from eyespot.tables import markdown_table
 from results_page.numbers import Measure, Spread, compared, load, made_on, number, order, percent
-from results_page.tables import measured, table
+from results_page.tables import measured
 
 KNN = percent("knn/accuracy", "k-NN")
 MIOU = percent("segmentation/mIoU", "mIoU")
@@ -104,7 +105,7 @@ def in_words() -> dict[str, Any]:
     classes = int(data["rows"]["proxy"]["classes"])
     head = ["model", "hops", "accuracy, %", "top 5, %", "accuracy without the length restored, %"]
     return {
-        "table": table(head, lines),
+        "table": markdown_table(head, lines),
         "rows": found,
         "classes": classes,
         "chance": number(100 / classes),

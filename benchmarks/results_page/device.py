@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eyespot.tables import markdown_table
 from results_page.numbers import load, made_on, number
-from results_page.tables import table
 
 RUNTIMES = {
     "eager": "PyTorch eager, float32",
@@ -32,7 +32,7 @@ def runtimes() -> dict[str, Any]:
     head = ["runtime", "256 px: ms", "× eager", "of the peak", "512 px: ms", "× eager", "of the peak"]
     convnext = _group(CONVNEXT_T, 256)
     return {
-        "table": table(head, lines),
+        "table": markdown_table(head, lines),
         "fastest": {side: _fastest(group) for side, group in ((256, small), (512, large))},
         "peaks": {row["precision"]: number(row["peak_gops"] / 1000, 2) for row in small.values()},
         "fast": min(
@@ -54,10 +54,10 @@ def int8() -> dict[str, Any]:
             metrics = row["metrics"]
             losses += [metrics[key]["loss"] for key in ("knn/accuracy", "segmentation/mIoU")]
             cosines = [_small(1 - row["cosine"][part]) for part in ("summary", "patches")]
-            lines.append([model, file, number(row["megabytes"]), *cosines, *_losses(metrics)])
-    head = ["model", "file", "MB", "1 − cosine, summary", "patches", "k-NN, points", "mIoU, points", "depth RMSE, %"]
+            lines.append([f"{model}, {file}", number(row["megabytes"]), *cosines, *_losses(metrics)])
+    head = ["model, file", "MB", "1 − cosine, summary", "patches", "k-NN, points", "mIoU, points", "depth RMSE, %"]
     return {
-        "table": table(head, lines, 2),
+        "table": markdown_table(head, lines),
         "largest": max(losses),
         "largest_text": number(max(losses), 2),
         "count": data["settings"]["count"],
@@ -75,7 +75,11 @@ def reparameterized() -> dict[str, Any]:
         ratios = [number(row[form]["speedup"]) for form in forms]
         lines.append([f"`{group['model']}`", number(row["eager"]["latency_ms"], 0), *ratios])
     head = ["model", "training form, ms", "fused, eager, ×", "fused, ONNX Runtime, ×", "fused, OpenVINO, ×"]
-    return {"table": table(head, lines), "size": data["groups"][0]["size"][0], "made": made_on("reparameterized")}
+    return {
+        "table": markdown_table(head, lines),
+        "size": data["groups"][0]["size"][0],
+        "made": made_on("reparameterized"),
+    }
 
 
 def _small(value: float) -> str:

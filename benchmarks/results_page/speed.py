@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from eyespot.tables import markdown_table
 from results_page.numbers import listed, load, made_on, number
-from results_page.tables import table
 
 PROFILED = "ViT-T, bfloat16, cached teachers"
 ALONE = "ready in memory"
@@ -20,7 +20,7 @@ def speed() -> dict[str, Any]:
     cached = load("cached_training")["arms"]["bfloat16"]["times_student_alone"]
     quartiles = load("step_overhead")["ratio_quartiles"]
     return {
-        "table": table(["what", "measured", "script"], rows, 3),
+        "table": markdown_table(["what", "measured", "script"], rows, numbers=False),
         "cache": _cache_table(),
         "engine_adds_nothing": quartiles[0] <= 1 <= quartiles[1],
         "cache_adds_nothing": cached["smallest"] <= 1 <= cached["largest"],
@@ -36,11 +36,11 @@ def peers() -> dict[str, Any]:
             arms = found["arms"]
             if "LightlyTrain, similarity" in arms:
                 ours, theirs = (arms[f"{who}, similarity"] for who in ("eyespot", "LightlyTrain"))
-                lines.append([contest, look, *map(_ratio, (ours, theirs)), *map(_milliseconds, (ours, theirs))])
+                lines.append([f"{contest} ({look})", *map(_ratio, (ours, theirs)), *map(_milliseconds, (ours, theirs))])
                 verdicts.append(_verdict(ours, theirs))
-    head = ["contest", "", "eyespot / by hand", "LightlyTrain / by hand", "eyespot, ms", "LightlyTrain, ms"]
+    head = ["contest", "eyespot / by hand", "LightlyTrain / by hand", "eyespot, ms", "LightlyTrain, ms"]
     return {
-        "table": table(head, lines, 2),
+        "table": markdown_table(head, lines),
         "contests": len(verdicts),
         "ahead": verdicts.count(1),
         "behind": verdicts.count(-1),
@@ -64,7 +64,7 @@ def quality() -> dict[str, Any]:
     settings = data["settings"]
     seeds = len(settings["seeds"])
     return {
-        "table": table(["student", *columns.values()], lines),
+        "table": markdown_table(["student", *columns.values()], lines),
         "steps": settings["steps"],
         "seeds": f"{seeds} seed{'s' if seeds > 1 else ''}",
         "made": made_on("peers_quality"),
@@ -126,7 +126,7 @@ def _cache_table() -> str:
         "kB a row",
         "loss off live, %, mean (largest)",
     ]
-    return table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _teachers() -> Iterator[list[str]]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eyespot.tables import markdown_table
 from results_page.numbers import Measure, Spread, order
 
 Rows = Mapping[str, Mapping[str, Spread | None]]
 """By row and by the key of a measure; None where a model cannot do it."""
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """A markdown table; columns after the first `text_columns` are numbers and stand to the right."""
-    rule = ["---" if place < text_columns else "---:" for place in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
 def measured(first: str, rows: Rows, measures: Sequence[Measure]) -> str:
@@ -26,7 +21,7 @@ def measured(first: str, rows: Rows, measures: Sequence[Measure]) -> str:
     for name, row in rows.items():
         cells = [_cell(row[measure.key], measure, name in best[measure.key]) for measure in measures]
         lines.append([name, *cells])
-    return table([first, *(measure.head for measure in measures)], lines)
+    return markdown_table([first, *(measure.head for measure in measures)], lines)
 
 
 def _best(rows: Rows, measure: Measure) -> set[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from eyespot.tables import markdown_table
 from results_page.numbers import Measure, Spread, load, made_on, number, order, percent
-from results_page.tables import measured, table
+from results_page.tables import measured
 
 ARMS = {
     "sak": "sak",
@@ -80,7 +81,7 @@ def _verdicts(data: dict[str, Any]) -> str:
         shown = [_signed(Spread.of(harm[pair]["run"])) for pair in ((first, second), (second, first))]
         lines.append([f"{first}, {second}", said, *shown])
     head = ["pair", "audit: loss, %", "run: the first's home task worse by, %", "run: the second's, %"]
-    return table(head, lines, 2)
+    return markdown_table(head, lines)
 
 
 def _signed(share: Spread) -> str:
@@ -109,4 +110,4 @@ def _costs(costs: dict[str, dict[str, list[float]]]) -> str:
     lines = [
         [paths, *(number(row[name][0], places) for name, places in digits.items())] for paths, row in costs.items()
     ]
-    return table(["paths on", *digits], lines)
+    return markdown_table(["paths on", *digits], lines)
