@@ -63,6 +63,7 @@ SETTINGS = (
     "--preset laptop direct",
     "--preset laptop no_multires",
     "--cache.folder FOLDER",
+    "--teachers openvino/depth.onnx?precision=bf16",
     "--student.model timm/A timm/B timm/C",
     "--engine.devices 8",
     "--permissive-only",
@@ -132,7 +133,7 @@ def test_the_parser_takes_it(command: str, stopped: None, capsys: pytest.Capture
 
 @pytest.mark.parametrize("words", SETTINGS)
 def test_the_parser_takes_settings(words: str, stopped: None, capsys: pytest.CaptureFixture[str]) -> None:
-    rest = "--teachers onnx/a.onnx --data FOLDER --output runs/x"
+    rest = ("" if "--teachers" in words else "--teachers onnx/a.onnx ") + "--data FOLDER --output runs/x"
     with pytest.raises(Reached) as end:
         run(f"eyespot distill eupe {rest} {words}", capsys)
     config = end.value.settings[0]
