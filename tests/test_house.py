@@ -44,15 +44,7 @@ OWNED_BY_ONE: dict[str, str] = {
 }
 """Module below the recipes that only one recipe reaches -> why it is there all the same."""
 
-CIRCLES: dict[str, str] = dict.fromkeys(
-    (
-        "eyespot.encoders.forms.fusing",
-        "eyespot.encoders.shufflenet",
-        "eyespot.encoders.sources.timm",
-        "eyespot.encoders.sources.timm_forms",
-    ),
-    "`fused` still asks which kind of encoder it has; goes with Encoder.run_time_form",
-)
+CIRCLES: dict[str, str] = {}
 """Modules that reach themselves -> why."""
 
 FAMILIES = {

@@ -8,7 +8,6 @@ from eyespot.deploy.export import export
 from eyespot.deploy.graph import exportable, trace
 from eyespot.encoders import load_encoder
 from eyespot.encoders.forms.branches import MultiBranchConv
-from eyespot.encoders.forms.fusing import fused
 from eyespot.randomness import torch_generator
 
 SPECS = (
@@ -42,7 +41,7 @@ def test_the_graph_has_neither_branches_nor_norms(spec):
     graph = trace(exportable(encoder), size=(64, 96))
     names = [str(node.target) for node in graph.program.graph.nodes if node.op == "call_function"]
     assert not [name for name in names if "batch_norm" in name]
-    convolutions = sum(isinstance(part, nn.Conv2d) for part in fused(encoder).modules())
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in encoder.run_time_form().modules())
     assert sum("conv2d" in name for name in names) == convolutions
     assert convolutions < sum(isinstance(part, nn.Conv2d) for part in encoder.modules())
     assert [part for part in encoder.modules() if isinstance(part, MultiBranchConv)]  # it stays as it was
@@ -59,7 +58,7 @@ def test_a_fused_student_is_exported_to_onnx_and_checked(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     encoder = student(SPECS[0])
-    exported = export(fused(encoder), "onnx", tmp_path / "onnx", image_size=64, say=lambda line: None)
+    exported = export(encoder.run_time_form(), "onnx", tmp_path / "onnx", image_size=64, say=lambda line: None)
     operators = [node.op_type for node in onnx.load(exported.file).graph.node]
     assert "BatchNormalization" not in operators and exported.check is not None
     images = torch.rand(1, 3, 64, 64)

@@ -10,7 +10,7 @@ from torch import nn
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.classifiers import load_classifier
 from eyespot.encoders.forms.branches import MultiBranchConv, add_branches
-from eyespot.encoders.forms.fusing import fold_norms, fuse, fused, merge_branches
+from eyespot.encoders.forms.fusing import fold_norms, fuse, merge_branches
 from eyespot.encoders.forms.pairs import conv_norm_pairs
 from eyespot.randomness import torch_generator
 
@@ -34,6 +34,7 @@ def norms(model):
 
 @pytest.mark.parametrize("label", NETWORKS)
 def test_fused_is_unfused(label):
+    torch.manual_seed(0)
     model = randomised(NETWORKS[label](), label).double().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     quick = fuse(model, (64, 64))
@@ -45,7 +46,8 @@ def test_fused_is_unfused(label):
         with torch.no_grad():
             there, here = model(images), quick(images)
         assert 1e-3 < there.abs().max() < 1e6  # neither dead nor exploded
-        assert (there - here).abs().max() < 1e-12 * max(1.0, float(there.abs().max()))
+        # random norms magnify rounding from layer to layer
+        assert (there - here).abs().max() < 1e-11 * max(1.0, float(there.abs().max()))
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
@@ -132,7 +134,7 @@ SPECS = (
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_fused_encoder_is_saved_and_loaded(spec, tmp_path):
     encoder = randomised(load_encoder(spec))
-    quick = fused(encoder)
+    quick = encoder.run_time_form()
     assert quick.name == f"{encoder.name}&fused=true" and not norms(quick) and norms(encoder)
     loaded = load_encoder(f"run/{save_encoder(quick, tmp_path / 'quick')}")
     assert not norms(loaded)
@@ -141,12 +143,12 @@ def test_a_fused_encoder_is_saved_and_loaded(spec, tmp_path):
         here, again = quick(images), loaded(images)
     assert torch.equal(again.summary, here.summary) and torch.equal(again.patches, here.patches)
     encoder.origin = spec  # as of a loaded run
-    assert fused(encoder).origin == f"{spec}&fused=true"
+    assert encoder.run_time_form().origin == f"{spec}&fused=true"
     quick.double()
     assert encoder.mean.dtype == torch.float32  # nothing is shared
     encoder.double()
     with torch.no_grad():
-        there, here = encoder(images.double()), fused(encoder)(images.double())
+        there, here = encoder(images.double()), encoder.run_time_form()(images.double())
     scale = max(1.0, float(there.patches.abs().max()))  # random norms magnify rounding from layer to layer
     torch.testing.assert_close(here.patches, there.patches, rtol=0, atol=1e-10 * scale)
     torch.testing.assert_close(here.summary, there.summary, rtol=0, atol=1e-10 * scale)
@@ -155,7 +157,7 @@ def test_a_fused_encoder_is_saved_and_loaded(spec, tmp_path):
 def test_a_fused_encoder_with_a_linear_head(tmp_path):
     spec = "python/eyespot.encoders.shufflenet:shufflenet_v2?width=0.5&branches=2"
     encoder = randomised(load_classifier(spec, 4))
-    quick = fused(encoder)
+    quick = encoder.run_time_form()
     loaded = load_encoder(f"run/{save_encoder(quick, tmp_path / 'quick')}")
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -180,7 +182,7 @@ def test_a_form_that_no_spec_describes(tmp_path):
     )
     encoder = randomised(load_encoder(f"python/{tmp_path}/own.py:Own"))
     with pytest.raises(ValueError, match=r"fuse\(encoder\)"):
-        fused(encoder)
+        encoder.run_time_form()
     quick = fuse(encoder, encoder.default_size)
     images = torch.rand(2, 3, 32, 48)
     assert not norms(quick)

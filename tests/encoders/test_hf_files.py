@@ -177,6 +177,24 @@ def test_a_saved_model_that_names_code_is_refused(spec, tmp_path):
         load_encoder(f"hf/{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"spec": "timm/test_vit", "class": "os:system"},
+        {"spec": "timm/test_vit", "head": "linear", "encoder": {"eyespot": {"spec": "python/os:system"}}},
+        {
+            "spec": "timm/test_vit",
+            "team": [{"architecture": "test_vit", "eyespot": {"spec": "x", "class": "os:system"}}],
+        },
+    ],
+)
+def test_a_saved_model_with_a_part_that_names_code_is_refused(section, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "eyespot": section}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"python/os:system.*may be anybody's code"):
+        load_encoder(f"hf/{tmp_path}")
+
+
 @torch.no_grad()
 def test_a_saved_student_of_transformers(hub, tmp_path):
     zoo_hf.write_model("dinov2", tmp_path / "start")

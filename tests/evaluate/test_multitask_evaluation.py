@@ -58,11 +58,11 @@ def test_what_is_put_around_a_picture_is_cut_from_the_answers_and_has_the_mean_c
     assert model.seen == [(24, 32), (24, 32), (64, 64)]
 
     class Echo(PixelReader):
-        def predict(self, images):
+        def named_outputs(self, images):
             self.canvas = images
-            return {"depth": images[:, :1]}
+            return {"task_depth": images[:, :1]}
 
-    echo = Echo()
+    echo = Echo(("depth",))
     assert torch.equal(predicted(echo, image)["depth"][0], image[0] / 255)
     assert torch.equal(echo.canvas[0, :, 2:22, 2:30], image / 255)
     assert bool((echo.canvas[0, :, :2] == 0.5).all()) and bool((echo.canvas[0, :, :, 30:] == 0.5).all())
@@ -97,8 +97,8 @@ def test_what_cannot_be_measured_is_refused_with_the_way_out(colours):
         evaluate_multitask(other, Coloured())
     with pytest.raises(ValueError, match="coloured has no picture"):
         evaluate_multitask(PixelReader(), Coloured(0))
-    broken = PixelReader()
-    broken.predict = lambda images: {"depth": images[:, :1] * math.nan}
+    broken = PixelReader(("depth",))
+    broken.named_outputs = lambda images: {"task_depth": images[:, :1] * math.nan}
     with pytest.raises(ValueError, match="reader answered NaN or infinity for depth"):
         evaluate_multitask(broken, Coloured())
 

@@ -99,9 +99,9 @@ class PixelReader(Encoder):
         patches = torch.nn.functional.avg_pool2d(images, self.stride)
         return Features(patches.mean((2, 3)), patches)
 
-    def predict(self, images):
-        self.check(images)
+    def named_outputs(self, images):
         assert not self.training and not torch.is_grad_enabled()
+        outputs = super().named_outputs(images)
         self.seen.append(tuple(images.shape[2:]))
         red, green, blue = (255 * images * self.scale).round().int().unbind(1)
         classes = red // 60
@@ -113,7 +113,9 @@ class PixelReader(Encoder):
             "depth": (green / 50)[:, None],
             "keypoints": 30.0 * torch.stack([blue == FIRST_POINT, blue == SECOND_POINT], dim=1) - 15,
         }
-        return {task: worse(answers[task]) if task in self.wrong else answers[task] for task in self.tasks}
+        for task in self.tasks:
+            outputs[f"task_{task}"] = worse(answers[task]) if task in self.wrong else answers[task]
+        return outputs
 
 
 def worse(answer):

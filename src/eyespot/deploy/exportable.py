@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyespot.dense_tasks import DenseTask
 from eyespot.distill.features.chain import AdapterChain, find_route
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings
 from eyespot.encoders.text.encoding import class_embeddings, load_text_tower
 from eyespot.evaluate.protocols.zero_shot import EMBEDDING_SUFFIXES
 from eyespot.evaluate.protocols.zero_shot import text_space as way_to_text
 from eyespot.features import Features
+
+OF_FEATURES = ("summary", "patches", "logits")
+"""Names of what `Features` holds."""
 
 
 class Exportable(nn.Module):
@@ -24,8 +25,8 @@ class Exportable(nn.Module):
     The outputs are `summary` [B, C] and `patches` [B, D, h, w]; of an encoder with a class head `logits` [B, K]; for
     each of `layers` a map `layer_N` [B, D_N, h, w]; for `space` `SPACE_summary` and `SPACE_patches`, what that teacher
     would say, in its own scale; with `text` `class_scores` [B, K], cosines between picture and class names (logits if
-    the text has a bias); of a multi-task model `task_NAME` [B, channels, H, W] for each task, what its head says, raw
-    and as large as the picture, see `MultiTaskEncoder.answer`.
+    the text has a bias); then what else the encoder gives, see `Encoder.named_outputs`: of one that answers tasks
+    `task_NAME` [B, channels, H, W] for each, raw and as large as the picture.
 
     Args:
         encoder: any encoder.
@@ -53,41 +54,30 @@ class Exportable(nn.Module):
         self.space = AdapterChain(encoder.adapters, find_route(encoder.adapters, space)) if space else None
         self.zero_shot = ZeroShotHead(encoder, text, text_space) if text else None
         self.classes = list(text.names) if text else None
-        self.tasks: dict[str, DenseTask] = encoder.tasks if isinstance(encoder, MultiTaskEncoder) else {}
         label = (space or "").rpartition("/")[2]
+        self._of_features = tuple(name for name in encoder.output_names if name in OF_FEATURES)
+        self._further = tuple(name for name in encoder.output_names if name not in OF_FEATURES)
         self.names = (
-            "summary",
-            "patches",
-            *(("logits",) if encoder.num_classes else ()),
+            *self._of_features,
             *(f"layer_{layer}" for layer in self.layers),
             *((f"{label}_summary", f"{label}_patches") if self.space else ()),
             *(("class_scores",) if self.zero_shot else ()),
-            *(f"task_{name}" for name in self.tasks),
+            *self._further,
         )
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """All outputs, in the order of `names`."""
-        features, answers = self._seen(images)
-        outputs = [features.summary, features.patches]
-        if features.logits is not None:
-            outputs.append(features.logits)
+        found = self.encoder.named_outputs(images)
+        outputs = [found[name] for name in self._of_features]
         if self.layers:
             outputs += self.encoder.intermediates(images, self.layers)
         if self.space:
-            there = self.space(features)
+            there = self.space(Features(found["summary"], found["patches"]))
             outputs += [there.summary, there.patches]
         if self.zero_shot:
-            outputs.append(self.zero_shot(features.summary))
-        return (*outputs, *answers)
-
-    def _seen(self, images: Tensor) -> tuple[Features, list[Tensor]]:
-        """The features and, of a multi-task model, what each head says, from one pass."""
-        if not isinstance(self.encoder, MultiTaskEncoder):
-            return self.encoder(images), []
-        levels = self.encoder.look(images)
-        answers = self.encoder.answer(levels, (images.shape[2], images.shape[3]))
-        return self.encoder.features(levels), list(answers.values())
+            outputs.append(self.zero_shot(found["summary"]))
+        return (*outputs, *(found[name] for name in self._further))
 
 
 def class_text(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -16,12 +15,10 @@ from torch.export import Dim, ExportedProgram
 import eyespot
 from eyespot.deploy.exportable import Exportable
 from eyespot.deploy.simplify import simplify
-from eyespot.encoders import Encoder, TimmEncoder
+from eyespot.encoders import Encoder
 from eyespot.encoders.forms.branches import MultiBranchConv
 from eyespot.encoders.forms.fusing import merge_branches
 from eyespot.encoders.identity import weights_hash
-from eyespot.encoders.multitask import MultiTaskEncoder
-from eyespot.encoders.runtimes.exported import FileEncoder
 
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding)
 """The operators with weights, as their second argument, that may be rounded to 8 bits."""
@@ -81,16 +78,8 @@ def exportable(encoder: Encoder, layers: Sequence[int] = (), space: str | None =
     Raises:
         ValueError: a file of another runtime, which is exported already; see also `Exportable`.
     """
-    if isinstance(encoder, FileEncoder):
-        raise ValueError(f"{encoder.name} is a file of another runtime already; export the model it was made from")
-    encoder = copy.copy(encoder)
-    encoder._modules = dict(encoder._modules)
-    if isinstance(encoder, MultiTaskEncoder):
-        encoder = encoder.trimmed()
-    elif isinstance(encoder, TimmEncoder):
-        encoder.channels_last = False  # which memory format is best is for each runtime to know
-        encoder.model = merge_branches(encoder.model)
-    elif any(isinstance(part, MultiBranchConv) for part in encoder.modules()):
+    encoder = encoder.export_form()
+    if any(isinstance(part, MultiBranchConv) for part in encoder.modules()):
         encoder = merge_branches(encoder)
     return Exportable(encoder, layers, space, **zero_shot).float().cpu()
 
@@ -147,8 +136,8 @@ def _facts(
         "eyespot": eyespot.__version__,
         "model": encoder.name,
         "built_from": encoder.origin,
-        "architecture": getattr(encoder, "architecture", None),
-        "model_args": getattr(encoder, "model_args", None),
+        "architecture": encoder.architecture,
+        "model_args": encoder.model_args,
         "hash": weights_hash(encoder),
         "license": encoder.license,
         "terms": encoder.terms.label,
@@ -162,8 +151,8 @@ def _facts(
         },
         "outputs": dict(zip(module.names, shapes, strict=True)),
         "stride": encoder.stride,
-        "tasks": {name: asdict(task) for name, task in module.tasks.items()},
-        "paths": getattr(encoder, "path_names", None),
+        "tasks": {name: asdict(task) for name, task in encoder.tasks.items()},
+        "paths": encoder.setting().get("active"),
         "classes": module.classes,
         "class_names": encoder.class_names,
     }

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders.kinds import code_needed
 from eyespot.encoders.licenses import verdict
 from eyespot.encoders.saved import ADAPTER_FILE, CONFIG_FILE, MODEL_FILE, find_model_folder
 
@@ -67,8 +68,9 @@ def push(
         judged = verdict([entry["licence"] for entry in student.lineage] or [student.license])
         if not is_private and not judged.commercial_use:
             say(f"{name} is public. {judged.sentence}")
-        if (student.origin or "").startswith(("python/", "torchhub/")):
-            say(f"{name} can be loaded only where its code is, {student.origin}: as run/FOLDER, once downloaded.")
+        code = code_needed(student)
+        if code:
+            say(f"{name} can be loaded only where its code is, {code}: as run/FOLDER, once downloaded.")
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
         on_hub = api.list_repo_files(name, revision=revision)

@@ -26,8 +26,7 @@ class Learner(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that the student's authors keep out of weight decay."""
-        names = getattr(self.encoder, "no_weight_decay", set)
-        return {f"encoder.{name}" for name in names()}
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
 
 class SideBySide(Task):

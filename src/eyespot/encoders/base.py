@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from eyespot.dense_tasks import DenseTask
 from eyespot.encoders.attention import attention_for
 from eyespot.encoders.licenses import Terms, verdict
 from eyespot.features import Features
@@ -21,6 +25,10 @@ class Encoder(nn.Module, ABC):
     `forward(images)` takes [B, 3, H, W] RGB **in [0, 1]**. The encoder normalises for itself, so that one batch can go
     to several encoders with different statistics, and refuses what it would silently get wrong.
 
+    A kind of encoder answers for itself what others must know of it: `get_config` and `from_config` (saved folders),
+    `named_outputs` (export, evaluation, cost), `run_time_form` and `export_form`, `setting` (caches). What is inherited
+    is right for a network that its spec builds and that gives `Features`; see docs/encoders.md, A new kind of model.
+
     Attributes:
         name: the spec it was loaded from, e.g. "timm/vit_tiny_patch16_dinov3_qkvb".
         summary_dim: C, width of the summary.
@@ -30,6 +38,11 @@ class Encoder(nn.Module, ABC):
         default_size: (height, width) the model was made for; what to use when the user names no size.
         num_classes: K, outputs of its class head, which fills `Features.logits`; 0 if it has none.
         class_names: names of those outputs in order, None if unknown.
+        tasks: what it answers for every pixel, by name; empty for an encoder that gives features alone.
+        architecture: timm's name of the network, where timm too reads the saved folder; None elsewhere.
+        model_args: timm's arguments of that architecture.
+        level_taps: `taps` of `intermediates` at which it shows itself, shallow to deep, to who asks for levels; empty
+            where its inner modules are to be watched, see `taps`.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -45,6 +58,10 @@ class Encoder(nn.Module, ABC):
     num_classes: int = 0
     class_names: list[str] | None = None
     license: str | None = None
+    tasks: Mapping[str, DenseTask] = MappingProxyType({})
+    architecture: str | None = None
+    model_args: Mapping[str, Any] | None = None
+    level_taps: tuple[int, ...] = ()
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
@@ -82,6 +99,140 @@ class Encoder(nn.Module, ABC):
             NotImplementedError: the source of this encoder shows no inner layers.
         """
         raise NotImplementedError(f"{self.name}: this kind of encoder shows no inner layers")
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that the model's authors exclude from weight decay."""
+        return set()
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of `named_outputs`, in order."""
+        logits = ("logits",) if self.num_classes else ()
+        return ("summary", "patches", *logits, *(f"task_{name}" for name in self.tasks))
+
+    def named_outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """All that it says about pictures, from one look: what is exported, evaluated, timed and counted.
+
+        Always `summary` [B, C] and `patches` [B, D, h, w]; with a class head `logits` [B, K]; for each of `tasks`
+        `task_NAME` [B, channels, H, W], raw and as large as the picture. An encoder with `tasks` overrides this.
+
+        Args:
+            images: [B, 3, H, W], RGB in [0, 1].
+
+        Raises:
+            ValueError: see `forward`.
+        """
+        features: Features = self(images)
+        outputs = {"summary": features.summary, "patches": features.patches}
+        return outputs if features.logits is None else {**outputs, "logits": features.logits}
+
+    def get_config(self, license: str | None = None) -> dict[str, Any]:
+        """What config.json of a saved folder says of it, JSON-able; `from_config` builds it again from that.
+
+        A kind adds what its spec does not say, in the section `eyespot` under a name of its own. Encoders inside are
+        described by `kinds.config_of`.
+
+        Args:
+            license: of the saved weights; the encoder's own if None.
+        """
+        section: dict[str, Any] = {
+            "spec": self.origin or self.name,
+            "channels_last": False,
+            "license": license or self.license,
+            "summary_dim": self.summary_dim,
+            "patch_dim": self.patch_dim,
+            "stride": self.stride,
+        }
+        if self.num_classes:
+            section |= {"num_classes": self.num_classes, "class_names": self.class_names, "head": "own"}
+        return {"eyespot": section}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Encoder:
+        """The encoder that `get_config` described, with weights that are still to be loaded.
+
+        To be overridden where the spec alone does not build it. Name, licence, class names, lineage and adapters are
+        set by who loads the folder. Encoders inside are built by `kinds.build_encoder`.
+
+        Args:
+            config: what config.json says.
+        """
+        raise NotImplementedError(f"{cls.__name__} is built by its spec; see kinds.build_encoder")
+
+    @property
+    def saved_part(self) -> nn.Module:
+        """The module whose tensors a saved folder holds, under the names that they have in it."""
+        return self
+
+    def run_time_form(self) -> Encoder:
+        """A copy that computes the same with one convolution for all branches and no batch norms, see `forms.fusing`.
+
+        It can be saved, loaded and exported: its spec and a saved model's arguments say `fused=true`, by which the form
+        is built again before the weights are read. In eval mode, without gradients.
+
+        Raises:
+            ValueError: this kind has no such form. `fusing.fuse(encoder)` makes one that runs, but that no spec
+                describes.
+        """
+        raise ValueError(f"{self.name}: no spec describes its run-time form; fuse(encoder) runs, but cannot be saved")
+
+    def _copy_in_run_time_form(self, replaced: Mapping[nn.Module, nn.Module]) -> Self:
+        """A copy with some of its modules replaced, under the name of its run-time form."""
+        copied = copy.deepcopy(self, {id(old): new for old, new in replaced.items()})
+        copied.name, copied.origin = _fused_spec(self.name), self.origin and _fused_spec(self.origin)
+        return copied.eval()
+
+    def export_form(self) -> Encoder:
+        """A copy as it goes into a file of another runtime; may share weights with this one, and no spec describes it.
+
+        What is switched off is left out, and what only torch knows (memory formats). Branches need not be merged here:
+        `deploy.graph` does that.
+
+        Raises:
+            ValueError: it is a file of another runtime already.
+        """
+        return self._shallow_copy()
+
+    def _shallow_copy(self) -> Self:
+        """A copy whose modules can be replaced; until then it shares them."""
+        copied = copy.copy(self)
+        copied._modules = dict(self._modules)
+        return copied
+
+    def setting(self, features_only: bool = False) -> dict[str, Any]:
+        """What changes its outputs beside its weights and its name, JSON-able: switches set in Python, say.
+
+        Finished measurements are kept under it, and caches of features under what changes those.
+
+        Args:
+            features_only: leave out what changes no `Features`, only further outputs.
+        """
+        return {}
+
+    def with_new_head(self, num_classes: int) -> Encoder | None:
+        """The encoder with a new class head of its own kind; None if it has none, and a linear one will do.
+
+        Args:
+            num_classes: K, another number than it has.
+
+        Raises:
+            ValueError: its head cannot be replaced.
+        """
+        if not self.num_classes:
+            return None
+        raise ValueError(
+            f"{self.name} tells {self.num_classes} classes apart, not {num_classes}, and its head stays as it is"
+        )
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that hold its weights, where another runtime computes; none where torch does."""
+        return ()
+
+    def _refuse_unordered(self, taps: Sequence[int], whose: str) -> None:
+        """For libraries that return inner maps in their own order, whatever was asked."""
+        if list(taps) != sorted(set(taps)):
+            raise ValueError(f"{self.name}: taps must ascend, got {list(taps)}: {whose} returns the maps in that order")
 
     def size_error(self, height: int, width: int) -> str | None:
         """Why a picture of this size cannot be taken and what would be right, or None if it can."""
@@ -169,6 +320,11 @@ def checked_names(names: Sequence[str] | None, num_classes: int, model: str) -> 
     if names is not None and len(names) != num_classes:
         raise ValueError(f"{model} tells {num_classes} classes apart, but {len(names)} class names were given")
     return None if names is None else list(names)
+
+
+def _fused_spec(spec: str) -> str:
+    """The spec of a model's run-time form."""
+    return spec if "fused=true" in spec else f"{spec}{'&' if '?' in spec else '?'}fused=true"
 
 
 def _per_channel(name: str, values: Sequence[float]) -> Tensor:

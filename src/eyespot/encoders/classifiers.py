@@ -7,12 +7,8 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder, checked_names
 from eyespot.encoders.headed import HeadedEncoder
-from eyespot.encoders.loading import load_encoder
-from eyespot.encoders.runtimes.exported import FileEncoder
-from eyespot.encoders.sources.timm import TimmEncoder
+from eyespot.encoders.loading import SOURCES, load_encoder
 from eyespot.specs import read_options
-
-FILES = ("onnx", "openvino", "executorch", "litert", "torch")
 
 
 def load_classifier(
@@ -46,9 +42,10 @@ def load_classifier(
     options = {**read_options(query), **options}
     if prefix != "python" and "num_classes" in options:  # of a factory it is an option like any other
         num_classes = options.pop("num_classes") if num_classes is None else num_classes
-    if prefix == "timm":
+    head = SOURCES[prefix].head if prefix in SOURCES else None
+    if head == "num_classes":
         options["num_classes"] = num_classes
-    elif prefix in FILES:
+    elif head == "logits":
         options.setdefault("logits", True)
     encoder = with_classes(load_encoder(path, **options), num_classes)
     if class_names is not None:
@@ -72,13 +69,4 @@ def with_classes(encoder: Encoder, num_classes: int | None) -> Encoder:
         )
     if num_classes is None or num_classes == encoder.num_classes:
         return encoder
-    if isinstance(encoder, TimmEncoder) and hasattr(encoder.model, "reset_classifier"):
-        encoder.reset_classifier(num_classes)
-        return encoder
-    if isinstance(encoder, HeadedEncoder):
-        return HeadedEncoder(encoder.encoder, num_classes)
-    if isinstance(encoder, FileEncoder) or encoder.num_classes:
-        raise ValueError(
-            f"{encoder.name} tells {encoder.num_classes} classes apart, not {num_classes}, and its head stays as it is"
-        )
-    return HeadedEncoder(encoder, num_classes)
+    return encoder.with_new_head(num_classes) or HeadedEncoder(encoder, num_classes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder, checked_names
+from eyespot.encoders.kinds import build_encoder, config_of, is_built_by_its_spec
 from eyespot.features import Features
 
 
@@ -39,6 +40,7 @@ class HeadedEncoder(Encoder):
         self.summary_dim, self.patch_dim, self.stride = encoder.summary_dim, encoder.patch_dim, encoder.stride
         self.native_size, self.default_size = encoder.native_size, encoder.default_size
         self.lineage, self.adapters = encoder.lineage, encoder.adapters
+        self.level_taps = encoder.level_taps
 
     def forward(self, images: Tensor) -> Features:
         """See `Encoder.forward`."""
@@ -60,5 +62,31 @@ class HeadedEncoder(Encoder):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that the model's authors exclude from weight decay."""
-        names: Any = getattr(self.encoder, "no_weight_decay", set)()
-        return {f"encoder.{name}" for name in names}
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+
+    def get_config(self, license: str | None = None) -> dict[str, Any]:
+        """See `Encoder.get_config`; that of the encoder itself is left out where the spec says it all."""
+        config = super().get_config(license)
+        config["eyespot"]["head"] = "linear"
+        if not is_built_by_its_spec(self.encoder):
+            config["eyespot"]["encoder"] = config_of(self.encoder, license)
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> HeadedEncoder:
+        """See `Encoder.from_config`."""
+        section = dict(config["eyespot"])
+        del section["head"]
+        return cls(build_encoder(section.get("encoder") or {"eyespot": section}), section["num_classes"])
+
+    def run_time_form(self) -> HeadedEncoder:
+        """See `Encoder.run_time_form`."""
+        return self._copy_in_run_time_form({self.encoder: self.encoder.run_time_form()})
+
+    def setting(self, features_only: bool = False) -> dict[str, Any]:
+        """See `Encoder.setting`."""
+        return self.encoder.setting(features_only)
+
+    def with_new_head(self, num_classes: int) -> HeadedEncoder:
+        """See `Encoder.with_new_head`."""
+        return HeadedEncoder(self.encoder, num_classes)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from pathlib import Path
 
 import torch
 
@@ -12,18 +12,20 @@ from eyespot.encoders.base import Encoder
 
 
 def identity(encoder: Encoder) -> dict[str, str]:
-    """Name and weights hash, the key under which features are kept.
+    """Name, weights hash and, if there is one, the setting that features depend on: the key under which they are kept.
 
     The name is without a licence option: a licence is named beside the features, it is not in them.
     """
-    return {"model": re.sub(r"[?&]license=[^&]*$", "", encoder.name), "weights": weights_hash(encoder)}
+    known = {"model": re.sub(r"[?&]license=[^&]*$", "", encoder.name), "weights": weights_hash(encoder)}
+    setting = encoder.setting(features_only=True)
+    return {**known, "model_setting": json.dumps(setting, sort_keys=True)} if setting else known
 
 
 def weights_hash(encoder: Encoder) -> str:
     """SHA-256 of an encoder's weights: of its file if it is one, of its tensors, and of its normalisation."""
     digest = hashlib.sha256()
-    for file in getattr(encoder, "files", ()):
-        digest.update(Path(file).read_bytes())
+    for file in encoder.files:
+        digest.update(file.read_bytes())
     tensors = {**encoder.state_dict(), "mean": encoder.mean, "std": encoder.std}
     for name, value in tensors.items():
         digest.update(name.encode())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eyespot.specs import nearest_names, read_options, write_options
 
@@ -23,12 +23,15 @@ class Source:
         about: what it names, for people.
         maker: "module:function" of (rest of the spec, [weights=FILE,] **options) -> Encoder; imported on use.
         takes_weights: whether a separate weight file can be given.
+        head: the option by which the class head is asked for that its models bring: "num_classes" (how many outputs,
+            None for what is there), "logits" (true), or None where a head is brought anyway, or never.
     """
 
     form: str
     about: str
     maker: str
     takes_weights: bool = True
+    head: Literal["num_classes", "logits"] | None = None
 
     @property
     def usage(self) -> str:
@@ -43,8 +46,18 @@ class Source:
         return maker
 
 
+def _file_source(form: str, about: str, maker: str) -> Source:
+    """Files of other runtimes."""
+    return Source(form, about, f"runtimes.{maker}", takes_weights=False, head="logits")
+
+
 _SOURCES = (
-    Source("timm/NAME[.tag]", "a model of timm, e.g. timm/vit_small_patch16_224", "sources.timm:create_timm_encoder"),
+    Source(
+        "timm/NAME[.tag]",
+        "a model of timm, e.g. timm/vit_small_patch16_224",
+        "sources.timm:create_timm_encoder",
+        head="num_classes",
+    ),
     Source(
         "hf/REPO", "a model of the Hugging Face hub, or a folder: hf//path/to/folder", "sources.hf:create_hf_encoder"
     ),
@@ -57,21 +70,15 @@ _SOURCES = (
         "sources.torchhub:create_torchhub_encoder",
     ),
     Source("eupe/NAME", "an official EUPE checkpoint, with weights=FILE", "sources.eupe:create_eupe_encoder"),
-    Source(
-        "onnx/FILE",
-        "an ONNX file with outputs `summary` and `patches`",
-        "runtimes.onnx:OnnxEncoder",
-        takes_weights=False,
-    ),
-    Source(
+    _file_source("onnx/FILE", "an ONNX file with outputs `summary` and `patches`", "onnx:OnnxEncoder"),
+    _file_source(
         "openvino/FILE.xml",
         "an OpenVINO file, like the next three written by `eyespot export`",
-        "runtimes.openvino:OpenvinoEncoder",
-        False,
+        "openvino:OpenvinoEncoder",
     ),
-    Source("executorch/FILE", "an ExecuTorch .pte file", "runtimes.executorch:ExecutorchEncoder", takes_weights=False),
-    Source("litert/FILE", "a LiteRT .tflite file", "runtimes.litert:LitertEncoder", takes_weights=False),
-    Source("torch/FILE", "a .pt2 file of torch.export", "runtimes.torch:TorchFileEncoder", takes_weights=False),
+    _file_source("executorch/FILE", "an ExecuTorch .pte file", "executorch:ExecutorchEncoder"),
+    _file_source("litert/FILE", "a LiteRT .tflite file", "litert:LitertEncoder"),
+    _file_source("torch/FILE", "a .pt2 file of torch.export", "torch:TorchFileEncoder"),
     Source("run/FOLDER", "the student (or a stage's model) of an eyespot run", "saved:load_saved_encoder"),
     Source(
         "python/MODULE:FACTORY",

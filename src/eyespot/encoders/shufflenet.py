@@ -68,6 +68,10 @@ class ShuffleNetEncoder(Encoder):
         maps = self._stages((images - self.mean) / self.std)
         return [maps[tap] for tap in taps]
 
+    def run_time_form(self) -> ShuffleNetEncoder:
+        """See `Encoder.run_time_form`."""
+        return self._copy_in_run_time_form({self.model: fuse(self.model, self.default_size)})
+
 
 def shufflenet_v2(
     width: float = 1.0, num_classes: int = 0, branches: int = 0, stem_stride: int = 2, fused: bool = False

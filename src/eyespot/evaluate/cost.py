@@ -27,7 +27,7 @@ def cost(encoder: Encoder, size: int | tuple[int, int] | None, timing: bool) -> 
     """The cost of one picture.
 
     Args:
-        encoder: any encoder; looked at in eval mode. Of a multi-task model, all its answers.
+        encoder: any encoder; looked at in eval mode. All its outputs count, those of every task too.
         size: see `Encoder.fitting_size`.
         timing: whether to measure milliseconds, the one number here that differs from run to run.
 
@@ -36,10 +36,9 @@ def cost(encoder: Encoder, size: int | tuple[int, int] | None, timing: bool) -> 
     """
     height, width = encoder.fitting_size(size)
     picture = torch.full((1, 3, height, width), 0.5, device=encoder.device)
-    work: Callable[[Tensor], object] = getattr(encoder, "predict", encoder)  # multi-task models answer all tasks
     with eval_mode(encoder):
-        values = {PARAMETERS.key: millions_of_parameters(encoder), MACS.key: giga_macs(work, picture)}
-        return {**values, LATENCY.key: milliseconds(work, picture)} if timing else values
+        values = {PARAMETERS.key: millions_of_parameters(encoder), MACS.key: giga_macs(encoder.named_outputs, picture)}
+        return {**values, LATENCY.key: milliseconds(encoder.named_outputs, picture)} if timing else values
 
 
 def millions_of_parameters(encoder: Encoder) -> float | None:

@@ -32,7 +32,11 @@ class FinishedMeasurements:
         self.folder = folder
 
     def key(self, encoder: Encoder, task: str, data: Any, setting: Mapping[str, Any]) -> str | None:
-        """Names one measurement; None if it cannot be told from others (an option that is an object, say)."""
+        """Names one measurement; None if it cannot be told from others (an option that is an object, say).
+
+        Raises:
+            ValueError: the encoder's setting uses a name that stands for something else here.
+        """
         if self.folder is None:
             return None
         adapters = {name: tensor_fingerprint(value) for name, value in sorted(encoder.adapters.items())}
@@ -40,16 +44,18 @@ class FinishedMeasurements:
             **identity(encoder),
             "adapters": adapters,
             **({"class_names": encoder.class_names} if encoder.class_names else {}),
-            # Of a multi-task model: which paths are on, and where they are tapped; neither is in its weights.
-            **{name: list(getattr(encoder, name)) for name in ("active", "levels") if hasattr(encoder, name)},
             "task": task,
             "data": fingerprint(data),
             "setting": setting,
             "files": _files_named(setting),
             "eyespot": __version__,
         }
+        switches = encoder.setting()
+        taken = sorted(facts.keys() & switches.keys())
+        if taken:
+            raise ValueError(f"{encoder.name}: call what its setting() names {', '.join(taken)} something else")
         try:
-            text = json.dumps(facts, sort_keys=True)
+            text = json.dumps(facts | switches, sort_keys=True)
         except TypeError:
             return None
         return hashlib.sha256(text.encode()).hexdigest()[:16]

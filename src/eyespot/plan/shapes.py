@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from eyespot.encoders import Encoder, OnnxEncoder, load_encoder
+from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders.kinds import build_encoder
 from eyespot.encoders.saved import CONFIG_FILE, find_model_folder
 from eyespot.features import Features
 from eyespot.pictures import ImageSize
@@ -108,10 +109,11 @@ class ShapeWorld:
         tensors = [*model.parameters(), *model.buffers()]
         weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        if isinstance(model, OnnxEncoder):
-            weight_bytes = sum(file.stat().st_size for file in model.files)
-            flops = partial(onnx_forward_flops, model.path)
-            return PlannedModel(spec, self._faked(StandIn(model)), weight_bytes, onnx_parameters(model.path), flops)
+        if model.files:  # of ONNX: files of other runtimes are refused in `_build`
+            file = model.files[0]
+            weight_bytes = sum(part.stat().st_size for part in model.files)
+            flops = partial(onnx_forward_flops, file)
+            return PlannedModel(spec, self._faked(StandIn(model)), weight_bytes, onnx_parameters(file), flops)
         return PlannedModel(spec, self._faked(model), weight_bytes, parameters)
 
     def _faked(self, model: Encoder) -> Encoder:
@@ -136,7 +138,7 @@ def _build(spec: str) -> Encoder:
         with torch.device("meta"):
             return load_encoder(_without_weights(spec))
     if prefix == "run":
-        return _build(_origin(rest))
+        return _build_saved(rest)
     if prefix in OTHER_RUNTIMES:
         raise UnseenModelError(_unseen(spec, "what a file of this runtime computes is not visible"))
     if prefix == "hf":
@@ -173,11 +175,10 @@ def _local_hub_folder(spec: str, rest: str) -> Path:
         raise UnseenModelError(_unseen(spec, "it is not on this machine, and a plan fetches nothing")) from error
 
 
-def _origin(folder: str) -> str:
-    """The spec that a saved model was first built from."""
-    place = find_model_folder(folder)
-    spec: str = json.loads((place / CONFIG_FILE).read_text(encoding="utf-8"))["eyespot"]["spec"]
-    return spec
+def _build_saved(folder: str) -> Encoder:
+    """A saved model, from the spec that it was first built from, or by its own class."""
+    config = json.loads((find_model_folder(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    return build_encoder(config) if "class" in config["eyespot"] else _build(config["eyespot"]["spec"])
 
 
 def _unseen(spec: str, reason: str) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from eyespot.deploy.benchmark.runtimes import Runtime
 from eyespot.encoders import Encoder, load_encoder
-from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.runtimes.exported import FileEncoder, Session
 from eyespot.encoders.runtimes.openvino import import_openvino
 
@@ -79,7 +78,8 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
         names = tuple(name for name in encoder.outputs if name != "mean")
         return _run_of(encoder.session, names, images), bytes_of_file(encoder.path)
     size = sum(value.numel() * value.element_size() for value in encoder.state_dict().values())
-    model = _compiled(work_of(encoder), target.file) if runtime.name == COMPILE else work_of(encoder)
+    work = encoder.named_outputs
+    model = _compiled(work, target.file) if runtime.name == COMPILE else work
     half = runtime.precision == "bfloat16"
 
     @torch.inference_mode()
@@ -88,11 +88,6 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
             return model(images)
 
     return run, size
-
-
-def work_of(encoder: Encoder) -> Callable[[Tensor], object]:
-    """What an exported file of this encoder computes: its features, and of a multi-task model all its heads."""
-    return encoder.predict if isinstance(encoder, MultiTaskEncoder) else encoder
 
 
 def _compiled(work: Callable[[Tensor], object], cache: Path | None) -> Callable[[Tensor], object]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from eyespot.deploy.benchmark.loading import seeded_encoder, work_of
+from eyespot.deploy.benchmark.loading import seeded_encoder
 from eyespot.deploy.benchmark.table import Group
 from eyespot.encoders.identity import weights_hash
-from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.evaluate.cost import giga_macs, millions_of_parameters
 
 WantedSize = int | str | tuple[int, int]
@@ -52,9 +51,9 @@ def read_timed_model(model: str, sizes: Sequence[WantedSize], batches: Sequence[
         problem = encoder.size_error(*size)
         if problem:
             raise ValueError(f"{model} {problem}")
-    is_file = isinstance(encoder, FileEncoder)
+    is_file = bool(encoder.files)
     for size in wanted:
-        macs = None if is_file else giga_macs(work_of(encoder), torch.full((1, 3, *size), 0.5))
+        macs = None if is_file else giga_macs(encoder.named_outputs, torch.full((1, 3, *size), 0.5))
         groups += [Group(model, size, batch, parameters, macs) for batch in dict.fromkeys(batches)]
     return TimedModel(model, tuple(groups), weights_hash(encoder), model.partition("/")[0] if is_file else None)
 

@@ -57,12 +57,18 @@ def write(graph: Graph, file: Path) -> None:
 
 
 def _name_layers(model: Any, layers: dict[str, str]) -> None:
-    """Gives the nodes that use weights the names of their layers; the exporter notes which traced node each is from."""
+    """Gives the nodes that use weights the names of their layers; the exporter notes which traced node each is from.
+
+    Of a layer that is used more than once, the first: names of nodes are unique.
+    """
+    named: set[str] = set()
     for node in model.graph.node:
         notes = {note.key: note.value for note in node.metadata_props}
         traced = re.match(r"%(\w+)", notes.get("pkg.torch.onnx.fx_node", ""))
-        if traced and node.op_type in LAYER_OPERATORS and traced[1] in layers:
-            node.name = layers[traced[1]]
+        layer = layers.get(traced[1]) if traced and node.op_type in LAYER_OPERATORS else None
+        if layer is not None and layer not in named:
+            node.name = layer
+            named.add(layer)
 
 
 def _name_sides(model: Any) -> None:

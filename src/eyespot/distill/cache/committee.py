@@ -210,7 +210,7 @@ class StoredRows:
 def teacher_identity(teacher: Encoder) -> dict[str, str]:
     """Name and weights of a teacher; of a file, its name without the folder, so that it may be moved."""
     known = identity(teacher)
-    if getattr(teacher, "files", ()):
+    if teacher.files:
         path, mark, options = known["model"].partition("?")
         known["model"] = f"{path.partition('/')[0]}/{Path(path).name}{mark}{options}"
     return known

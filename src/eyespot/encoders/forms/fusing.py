@@ -6,7 +6,6 @@ batch norm with fixed statistics is a scale and an offset that the convolution b
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -14,7 +13,6 @@ from timm.models import reparameterize_model
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from eyespot.encoders.base import Encoder
 from eyespot.encoders.forms.pairs import behind_norm, conv_norm_pairs, replace_module
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,6 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 
 def fuse(model: M, size: tuple[int, int] = (224, 224)) -> M:
     """A copy in run-time form: `merge_branches`, then `fold_norms`; in eval mode, without gradients.
+
+    `Encoder.run_time_form` gives an encoder in this form that can be saved.
 
     Official GhostNetV3 stops after the first step, with 54 batch norms left (stem, gates, shortcuts, last 1x1); here
     none is left.
@@ -64,39 +64,3 @@ def fold_norms(model: nn.Module, size: tuple[int, int]) -> None:
     for pair in conv_norm_pairs(model, size):
         replace_module(model, pair.conv_name, fuse_conv_bn_eval(pair.conv, pair.norm))
         replace_module(model, pair.norm_name, behind_norm(pair.norm))
-
-
-def fused(encoder: Encoder) -> Encoder:
-    """A copy of an encoder in run-time form that can be saved, loaded and exported.
-
-    Its spec and a saved model's arguments say `fused=true`, by which the form is built again before the weights are
-    read.
-
-    Args:
-        encoder: a `TimmEncoder`, a `ShuffleNetEncoder`, or one of them with a linear head (`HeadedEncoder`).
-
-    Raises:
-        ValueError: another encoder. `fuse(encoder)` makes a form of it that runs, but that no spec describes.
-    """
-    from eyespot.encoders.headed import HeadedEncoder
-    from eyespot.encoders.shufflenet import ShuffleNetEncoder
-    from eyespot.encoders.sources.timm import TimmEncoder
-
-    replaced: dict[int, nn.Module]
-    if isinstance(encoder, HeadedEncoder):
-        replaced = {id(encoder.encoder): fused(encoder.encoder)}
-    elif isinstance(encoder, TimmEncoder | ShuffleNetEncoder):
-        replaced = {id(encoder.model): fuse(encoder.model, encoder.default_size)}
-    else:
-        raise ValueError(
-            f"{encoder.name}: no spec describes its run-time form; fuse(encoder) runs, but cannot be saved"
-        )
-    copied = copy.deepcopy(encoder, replaced)
-    copied.name, copied.origin = _said(encoder.name), encoder.origin and _said(encoder.origin)
-    if isinstance(copied, TimmEncoder):
-        copied.model_args = {**copied.model_args, "fused": True}
-    return copied.eval()
-
-
-def _said(spec: str) -> str:
-    return spec if "fused=true" in spec else f"{spec}{'&' if '?' in spec else '?'}fused=true"

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from eyespot.dense_tasks import DenseTask
@@ -22,10 +21,10 @@ from eyespot.encoders.multitask.config import RouterKind
 from eyespot.encoders.multitask.heads import TaskHead
 from eyespot.encoders.multitask.paths import TeacherPath
 from eyespot.encoders.multitask.routers import Router
+from eyespot.encoders.multitask.stems import LEVELS, default_levels, prepared_stem
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.features import Features
 
-LEVELS = 4
 STEM = "stem"
 """What the stem is called where paths are named; no path may be called so."""
 
@@ -174,6 +173,46 @@ class MultiTaskEncoder(Encoder):
     def features(self, levels: Levels) -> Features:
         """What the model shows as an `Encoder`."""
         return Features(levels.summary, levels.stem[-1])
+
+    def named_outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """See `Encoder.named_outputs`; features and answers from one look."""
+        levels = self.look(images)
+        features = self.features(levels)
+        answers = self.answer(levels, (images.shape[2], images.shape[3]))
+        tasks = {f"task_{name}": answer for name, answer in answers.items()}
+        return {"summary": features.summary, "patches": features.patches, **tasks}
+
+    def get_config(self, license: str | None = None) -> dict[str, Any]:
+        """See `Encoder.get_config`; timm's part is that of the stem."""
+        config = super().get_config(license)
+        config["eyespot"]["multitask"] = {
+            "tasks": {name: asdict(task) for name, task in self.tasks.items()},
+            "paths": list(self.path_names),
+            "active": list(self.active),
+            "router": self.router,
+            "levels": list(self.levels),
+        }
+        return {**self.stem.timm_config(license or self.license), **config}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MultiTaskEncoder:
+        """See `Encoder.from_config`."""
+        own = config["eyespot"]["multitask"]
+        tasks = {
+            name: DenseTask(**{**task, "names": tuple(task.get("names", ()))}) for name, task in own["tasks"].items()
+        }
+        stem = prepared_stem(TimmEncoder.from_config(config))
+        encoder = cls(stem, own["paths"], tasks, own["router"], own["levels"])
+        encoder.active = own["active"]
+        return encoder
+
+    def export_form(self) -> MultiTaskEncoder:
+        """See `Encoder.export_form`; without the paths that are off."""
+        return self.trimmed()
+
+    def setting(self, features_only: bool = False) -> dict[str, Any]:
+        """See `Encoder.setting`: which paths are on and where they are tapped, which only the answers depend on."""
+        return {} if features_only else {"active": list(self.active), "levels": list(self.levels)}
 
     def _encode(self, images: Tensor) -> Features:
         return self.features(self._look(images, ()))
@@ -342,44 +381,9 @@ def make_multitask_encoder(
     Raises:
         ValueError: another kind of model, unusable names, an unknown router or other levels; says what would be right.
     """
-    checked = _checked_stem(stem)
-    vit: Any = checked.model
-    if checked.num_classes:
-        checked.reset_classifier(0)
-    vit.norm, vit.fc_norm = nn.Identity(), nn.Identity()
-    checked.model_args = {**checked.model_args, "final_norm": False}
-    return MultiTaskEncoder(
-        checked, paths, tasks, router, default_levels(len(vit.blocks)) if levels is None else levels
-    )
-
-
-def default_levels(blocks: int) -> tuple[int, ...]:
-    """The blocks that end the four quarters, counted from 0: 2, 5, 8, 11 of 12 and 5, 11, 17, 23 of 24.
-
-    Quarters are rounded up where the blocks cannot be divided by four (ours).
-
-    Raises:
-        ValueError: fewer than four blocks.
-    """
-    if blocks < LEVELS:
-        raise ValueError(f"a stem needs at least {LEVELS} blocks to tap, it has {blocks}")
-    return tuple(-(-blocks * quarter // LEVELS) - 1 for quarter in range(1, LEVELS + 1))
-
-
-def _checked_stem(stem: Encoder) -> TimmEncoder:
-    """The stem, if it is one that paths can be laid along."""
-    vit: Any = getattr(stem, "model", None)
-    if not isinstance(stem, TimmEncoder) or not isinstance(vit, VisionTransformer):
-        problem = "is no plain vision transformer of timm"
-    elif vit.cls_token is None or vit.attn_pool is not None:
-        problem = "has no class token that serves as summary"
-    elif vit.pos_embed is None:
-        problem = "has no learned position embedding"
-    elif not isinstance(vit.patch_drop, nn.Identity):
-        problem = "drops patches, so that there are no maps (leave out patch_drop_rate)"
-    else:
-        return stem
-    raise ValueError(f"{stem.name} {problem}; a stem is a ViT such as timm/vit_small_patch16_384")
+    ready = prepared_stem(stem)
+    blocks = len(ready.model.blocks)  # type: ignore[arg-type]
+    return MultiTaskEncoder(ready, paths, tasks, router, default_levels(blocks) if levels is None else levels)
 
 
 def _checked_levels(levels: Sequence[int], blocks: int) -> tuple[int, ...]:

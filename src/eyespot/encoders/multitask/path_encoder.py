@@ -34,6 +34,7 @@ class PathEncoder(Encoder):
         self.name, self.license, self.lineage = model.name, model.license, model.lineage
         self.summary_dim, self.patch_dim, self.stride = model.summary_dim, model.patch_dim, model.stride
         self.native_size, self.default_size = model.native_size, model.default_size
+        self.level_taps = () if path == STEM else self.model.levels
 
     def _encode(self, images: Tensor) -> Features:
         if self.path == STEM:
@@ -68,3 +69,14 @@ class PathEncoder(Encoder):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that the stem's authors exclude from weight decay."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+
+def path_of(encoder: Encoder, path: str) -> PathEncoder:
+    """A path of a model by name, as `run/FOLDER?path=NAME` asks for it.
+
+    Raises:
+        ValueError: a model without paths, or without this one.
+    """
+    if not isinstance(encoder, MultiTaskEncoder):
+        raise ValueError(f"{encoder.name} is no multi-task model and has no paths; leave out path={path}")
+    return PathEncoder(encoder, path)

@@ -115,6 +115,16 @@ class FileEncoder(Encoder):
     def _wanted(self) -> tuple[str, ...]:
         return (*self.outputs, *([] if self.logits is None else [self.logits]))
 
+    def export_form(self) -> Encoder:
+        """See `Encoder.export_form`: there is none."""
+        raise ValueError(f"{self.name} is a file of another runtime already; export the model it was made from")
+
+    def with_new_head(self, num_classes: int) -> Encoder | None:
+        """See `Encoder.with_new_head`: a file's head, or that it has none, stays."""
+        raise ValueError(
+            f"{self.name} tells {self.num_classes} classes apart, not {num_classes}, and its head stays as it is"
+        )
+
     def _check_names(self) -> None:
         missing = [name for name in self._wanted if name not in (*self.session.outputs, "mean")]
         if missing:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.kinds import built_by
 from eyespot.encoders.saved import load_saved_encoder
 from eyespot.encoders.sources.hf_families import Tower, find_tower
 from eyespot.encoders.sources.hf_files import (
@@ -277,11 +278,11 @@ def _create_saved(
     folder: ModelFolder, config: dict[str, Any], *, weights: str | None = None, license: str | None = None
 ) -> Encoder:
     """A model folder that eyespot saved; not one whose spec runs code, which could be anybody's."""
-    spec = str(config["eyespot"].get("spec"))
-    if "architecture" not in config and spec.partition("/")[0] not in ("timm", "hf", "open_clip", "eupe"):
+    unsafe = [one for one in built_by(config) if one.partition("/")[0] not in ("timm", "hf", "open_clip", "eupe")]
+    if unsafe:
         raise ValueError(
-            f"the model in {folder.path} is built by {spec!r}, which hf/ does not run, because it may be anybody's "
-            f"code; if you trust it, load it as run/{folder.path}"
+            f"the model in {folder.path} is built by {unsafe[0]!r}, which hf/ does not run, because it may be "
+            f"anybody's code; if you trust it, load it as run/{folder.path}"
         )
     if weights is None:
         folder.fetch_weights()

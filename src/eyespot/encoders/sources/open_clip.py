@@ -71,8 +71,7 @@ class OpenClipEncoder(Encoder):
     def intermediates(self, images: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `Encoder.intermediates`; `taps` as open_clip counts: blocks, or stem and four stages; ascending."""
         self.check(images)
-        if list(taps) != sorted(set(taps)):
-            raise ValueError(f"{self.name}: taps must ascend, got {list(taps)}: open_clip returns them in that order")
+        self._refuse_unordered(taps, "open_clip")
         found = self.tower.forward_intermediates(
             (images - self.mean) / self.std, indices=list(taps), intermediates_only=True
         )

@@ -13,6 +13,9 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder
 
+_OF_FILES = "eyespot_user"
+"""What names of modules begin with that were loaded from a file."""
+
 
 def create_python_encoder(target: str, **options: Any) -> Encoder:
     """Calls `factory(**options)`, which must return an `eyespot.Encoder`.
@@ -53,6 +56,22 @@ def load_factory(target: str) -> Callable[..., Any]:
     return factory
 
 
+def target_of(kind: type) -> str:
+    """The inverse of `load_factory` for a class: "pkg.module:Class", or "file.py:Class" if it was loaded from a file.
+
+    Raises:
+        ValueError: a class that cannot be found again.
+    """
+    name = kind.__qualname__
+    if "." in name or kind.__module__ == "__main__":
+        raise ValueError(
+            f"the class {name} of {kind.__module__} cannot be found again from a saved folder; put it at the top of a "
+            "module that can be imported, or of a file loaded as python/file.py:factory"
+        )
+    is_file = kind.__module__.startswith(_OF_FILES)
+    return f"{sys.modules[kind.__module__].__file__ if is_file else kind.__module__}:{name}"
+
+
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no Python file at {path}")
@@ -65,4 +84,4 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _module_name(path: Path) -> str:
-    return "eyespot_user" + re.sub(r"\W", "_", str(path.resolve()))
+    return _OF_FILES + re.sub(r"\W", "_", str(path.resolve()))

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import get_arch_pretrained_cfgs, get_model_input_config, get_pretrained_cfg
+from timm.models import get_model_input_config
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder, checked_names
+from eyespot.encoders.forms.fusing import fuse, merge_branches
 from eyespot.encoders.licenses import timm_license
 from eyespot.encoders.sources.timm_forms import TimmForm
 from eyespot.encoders.sources.timm_heads import (
-    classes_in,
     num_classes_of,
     released_names,
     running_statistics_kept,
     set_classes,
 )
-from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.encoders.sources.timm_models import read_timm_folder, refuse_unknown, with_file, with_timms_weights
 from eyespot.features import Features
-from eyespot.specs import nearest_names
+
+_KEPT_OF_CFG = (
+    "tag",
+    "mean",
+    "std",
+    "interpolation",
+    "crop_pct",
+    "crop_mode",
+    "fixed_input_size",
+    "first_conv",
+    "classifier",
+)
 
 
 class TimmEncoder(Encoder):
@@ -77,6 +87,8 @@ class TimmEncoder(Encoder):
         self._nhwc_output = getattr(model, "output_fmt", "NCHW") == "NHWC"
         self._measure()
 
+    architecture: str
+    model_args: dict[str, Any]
     _native_grid: tuple[int, int] | None
     _least_side = 1
 
@@ -190,8 +202,7 @@ class TimmEncoder(Encoder):
     def intermediates(self, images: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `Encoder.intermediates`; `taps` are block (ViT) or stage (CNN) indices as timm counts them, ascending."""
         self.check(images)
-        if list(taps) != sorted(set(taps)):
-            raise ValueError(f"{self.name}: taps must ascend, got {list(taps)}: timm returns the maps in that order")
+        self._refuse_unordered(taps, "timm")
         return self.model.forward_intermediates(  # type: ignore[operator]
             (images - self.mean) / self.std, indices=list(taps), output_fmt="NCHW", intermediates_only=True
         )
@@ -200,6 +211,71 @@ class TimmEncoder(Encoder):
         """Names of parameters that the model's authors exclude from weight decay."""
         names: set[str] = getattr(self.model, "no_weight_decay", set)()
         return {f"model.{name}" for name in names}
+
+    @property
+    def saved_part(self) -> nn.Module:
+        """The model of timm itself, so that timm reads the folder too."""
+        return self.model
+
+    def get_config(self, license: str | None = None) -> dict[str, Any]:
+        """See `Encoder.get_config`."""
+        config = super().get_config(license)
+        config["eyespot"]["channels_last"] = self.channels_last
+        return {**self.timm_config(license or self.license), **config}
+
+    def timm_config(self, license: str | None) -> dict[str, Any]:
+        """What timm reads of config.json.
+
+        Args:
+            license: of the saved weights.
+        """
+        source: Any = self.model.pretrained_cfg
+        pretrained_cfg: dict[str, Any] = {key: source[key] for key in _KEPT_OF_CFG if key in source}
+        pretrained_cfg |= {"input_size": [3, *self.default_size], "num_classes": self.num_classes, "license": license}
+        model_args = dict(self.model_args)
+        if model_args.get("dynamic_img_size") and pretrained_cfg.get("fixed_input_size"):
+            # timm reads such a folder as of free size, and would stretch the position embedding to its own default size
+            model_args.setdefault("img_size", list(self.default_size))
+        return {
+            "architecture": self.architecture,
+            "num_classes": self.num_classes,
+            **({"label_names": self.class_names} if self.class_names else {}),
+            "num_features": self.patch_dim,
+            "pretrained_cfg": pretrained_cfg,
+            "model_args": model_args,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TimmEncoder:
+        """See `Encoder.from_config`."""
+        return create_timm_encoder(
+            config["architecture"],
+            pretrained=False,
+            channels_last=config["eyespot"].get("channels_last", False),
+            num_classes=config.get("num_classes", 0),
+            pretrained_cfg=config["pretrained_cfg"],
+            **config["model_args"],
+        )
+
+    def run_time_form(self) -> TimmEncoder:
+        """See `Encoder.run_time_form`."""
+        copied = self._copy_in_run_time_form({self.model: fuse(self.model, self.default_size)})
+        copied.model_args = {**copied.model_args, "fused": True}
+        return copied
+
+    def export_form(self) -> TimmEncoder:
+        """See `Encoder.export_form`; with the branches that timm's own models train in merged."""
+        copied = self._shallow_copy()
+        copied.channels_last = False  # which memory format is best is for each runtime to know
+        copied.model = merge_branches(self.model)
+        return copied
+
+    def with_new_head(self, num_classes: int) -> TimmEncoder | None:
+        """See `Encoder.with_new_head`; changed in place."""
+        if not hasattr(self.model, "reset_classifier"):
+            return None
+        self.reset_classifier(num_classes)
+        return self
 
 
 def create_timm_encoder(
@@ -234,17 +310,17 @@ def create_timm_encoder(
         RuntimeError: timm's weights could not be fetched, or do not fit the model with these arguments.
     """
     if name.startswith("local-dir:"):
-        architecture, saved_args = _read_folder(Path(name.removeprefix("local-dir:")))
+        architecture, saved_args = read_timm_folder(Path(name.removeprefix("local-dir:")))
         model_args = {**saved_args, **model_args}
     else:
         architecture = name.partition(".")[0]
-        _refuse_unknown(name, architecture)
+        refuse_unknown(name, architecture)
     form, model_args = TimmForm.of({**_better_defaults(architecture), **model_args})
     form.check(f"timm/{name}", has_weights=pretrained or weights is not None)
     if weights is not None:
-        model = _with_file(name, str(weights), num_classes, pretrained_cfg=pretrained_cfg, **model_args)
+        model = with_file(name, str(weights), num_classes, pretrained_cfg=pretrained_cfg, **model_args)
     elif pretrained:
-        model = _with_timms_weights(name, pretrained_cfg=pretrained_cfg, **model_args)
+        model = with_timms_weights(name, pretrained_cfg=pretrained_cfg, **model_args)
         license = license or timm_license(model.pretrained_cfg)
     else:
         classes = {} if num_classes is None else {"num_classes": num_classes}
@@ -258,81 +334,6 @@ def create_timm_encoder(
     if headed and encoder.num_classes == released:
         encoder.class_names = released_names(model, is_timms=not name.startswith("local-dir:"))
     return encoder
-
-
-def _with_timms_weights(name: str, **args: Any) -> Any:
-    try:
-        # with its own classifier, which is changed later: asked for another one, timm forgives missing tensors
-        return timm.create_model(name, pretrained=True, **args)
-    except (RuntimeError, TypeError):
-        raise
-    except Exception as error:
-        raise RuntimeError(
-            f"timm/{name}: the pretrained weights could not be loaded ({type(error).__name__}: {error}). Offline? "
-            f"Bring {_file_to_bring(name)} and pass it as weights=FILE, or take random weights: "
-            f"timm/{name}?pretrained=false"
-        ) from error
-
-
-def _file_to_bring(name: str) -> str:
-    cfg = get_pretrained_cfg(name)
-    if cfg is None or not cfg.hf_hub_id:
-        return getattr(cfg, "url", None) or "the weight file"
-    return f"{cfg.hf_hub_filename or 'model.safetensors'} of {cfg.hf_hub_id} on the Hugging Face hub"
-
-
-def _with_file(name: str, file: str, num_classes: int | None, **args: Any) -> Any:
-    state = read_weights(file)
-    in_file = 0
-    if num_classes != 0:
-        with torch.device("meta"):
-            in_file = classes_in(state, timm.create_model(name, **args).pretrained_cfg)
-    model = timm.create_model(name, num_classes=in_file, **args)
-    try:
-        load_strictly(model, state, file)
-    except ValueError:
-        # perhaps the file that timm fetches: with a classifier, or in its authors' names, which timm translates
-        translated = None if _takes_anything(name, args) else _translated(name, state, args)
-        if translated is None:
-            raise
-        return translated
-    return model
-
-
-def _translated(name: str, state: dict[str, Tensor], args: dict[str, Any]) -> Any | None:
-    try:
-        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **args)
-    except Exception:  # what does not fit is better told in the names of the backbone
-        return None
-    del model.pretrained_cfg["state_dict"]
-    return model
-
-
-def _takes_anything(name: str, args: dict[str, Any]) -> bool:
-    """Whether timm forgives all that is missing, as in a few families (SigLIP without its pool, FCMAE, DLA)."""
-    with torch.device("meta"):
-        return _translated(name, {"no such weight": torch.zeros(1)}, args) is not None
-
-
-def _refuse_unknown(name: str, architecture: str) -> None:
-    if not timm.is_model(architecture):
-        near = nearest_names(architecture, timm.list_models(), most=3, cutoff=0.5)
-        raise ValueError(
-            f"timm has no model {architecture!r}; did you mean {' or '.join(near) or 'timm.list_models()'}?"
-        )
-    tagged = list(get_arch_pretrained_cfgs(architecture))
-    if name not in (architecture, *tagged):
-        raise ValueError(f"timm has no weights {name!r}; there are {', '.join(tagged) or 'none for it'}")
-
-
-def _read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Architecture and arguments of a model folder in timm's layout."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"no timm model in {folder}: there is no config.json")
-    config = json.loads(file.read_text())
-    args: dict[str, Any] = config.get("model_args") or {}
-    return config["architecture"], {key: value for key, value in args.items() if key != "num_classes"}
 
 
 def _better_defaults(architecture: str) -> dict[str, Any]:

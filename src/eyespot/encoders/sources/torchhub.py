@@ -99,8 +99,7 @@ class TorchHubEncoder(Encoder):
         if not hasattr(self.model, "get_intermediate_layers"):
             return super().intermediates(images, taps)
         self.check(images)
-        if list(taps) != sorted(set(taps)):
-            raise ValueError(f"{self.name}: taps must ascend, got {list(taps)}: the model returns them in that order")
+        self._refuse_unordered(taps, "the model")
         look: Any = self.model.get_intermediate_layers
         return list(look((images - self.mean) / self.std, n=list(taps), reshape=True, norm=False))
 

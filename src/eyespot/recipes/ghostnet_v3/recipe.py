@@ -23,7 +23,6 @@ from pathlib import Path
 
 from eyespot.data import PictureLoader
 from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
-from eyespot.encoders.forms.fusing import fused
 from eyespot.recipes.ghostnet_v3.config import GhostNetV3Config
 from eyespot.runs.classifiers import ClassifierRun
 from eyespot.runs.run import Measure
@@ -46,5 +45,5 @@ def distill(config: GhostNetV3Config, output: str | Path, measure: Measure | Non
     students = run.teach(run.new_students(), task)
     # Run-time form: one convolution for all branches, its batch norm folded in; the same function.
     if config.fuse:
-        students = {name: fused(student) for name, student in students.items()}
+        students = {name: student.run_time_form() for name, student in students.items()}
     return run.tell(students, "GhostNetV3's training", measure)

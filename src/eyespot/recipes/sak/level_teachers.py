@@ -12,8 +12,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from eyespot.encoders import Encoder
-from eyespot.encoders.multitask import PathEncoder
-from eyespot.encoders.multitask.model import STEM
 from eyespot.encoders.taps import STAGES, Taps, equal_blocks, stage_taps
 from eyespot.features import Features
 from eyespot.pictures import resize_pictures
@@ -33,7 +31,8 @@ class LevelTeachers(nn.Module):
     - encoders of equal blocks (ViT, from any source): what the blocks at these depths give, without the final norm and
       without prefix (class, register) tokens, as in SAK's code;
     - encoders with stages (CNNs, Swin): their last four stages (ours);
-    - a path of a multi-task model (`run/FOLDER?path=NAME`): what it shows at its own levels (ours);
+    - encoders with levels of their own (`level_taps`: a path of a multi-task model, `run/FOLDER?path=NAME`): what they
+      show there (ours);
     - encoders without inner layers (ONNX, OpenVINO and other files): their `patches` at the LAST level only (ours).
 
     How they look, `inputs`:
@@ -165,8 +164,7 @@ class LevelMaps:
         self.normalising = [part for part in encoders if part.mean.any() or not part.std.eq(1).all()]
         self._modules = level_modules(teacher, depths)
         numbers = tuple(range(len(depths)))
-        has_levels = self._modules or _is_path(teacher)
-        self.levels = numbers if has_levels else numbers[-1:]
+        self.levels = numbers if self._modules or teacher.level_taps else numbers[-1:]
         # A shallow teacher can have one block for two levels, which then is watched once.
         self._taps = Taps(teacher, tuple(dict.fromkeys(self._modules))) if self._modules else None
 
@@ -176,8 +174,8 @@ class LevelMaps:
             features, tapped = self._taps(images)
             seen = dict(zip(self._taps.names, _as_maps(tapped, features, self.teacher.name), strict=True))
             maps = [seen[module] for module in self._modules]
-        elif isinstance(self.teacher, PathEncoder) and _is_path(self.teacher):
-            maps = self.teacher.intermediates(images, self.teacher.model.levels)
+        elif self.teacher.level_taps:
+            maps = self.teacher.intermediates(images, self.teacher.level_taps)
         else:
             maps = [self.teacher(images).patches]
         return dict(zip(self.levels, maps, strict=True))
@@ -187,9 +185,9 @@ def level_modules(teacher: Encoder, depths: Sequence[float]) -> tuple[str, ...]:
     """Names of the modules that end the levels of an encoder, one for each depth, shallow to deep.
 
     Of equal blocks the one nearest to each depth; of stages the last four; empty where there are no inner layers to be
-    seen, and for a path of a multi-task model, whose levels no module gives.
+    seen, and for encoders with `level_taps`, whose levels no module gives.
     """
-    if _is_path(teacher):
+    if teacher.level_taps:
         return ()
     blocks = equal_blocks(teacher)
     if blocks:
@@ -203,10 +201,6 @@ def level_modules(teacher: Encoder, depths: Sequence[float]) -> tuple[str, ...]:
 def depths_of(levels: Sequence[int]) -> tuple[float, ...]:
     """Depths of a student's levels, whose last is its last block: (2, 5, 8, 11) -> (0.25, 0.5, 0.75, 1.0)."""
     return tuple((level + 1) / (levels[-1] + 1) for level in levels)
-
-
-def _is_path(teacher: Encoder) -> bool:
-    return isinstance(teacher, PathEncoder) and teacher.path != STEM
 
 
 @contextmanager

@@ -240,7 +240,7 @@ class Routing:
         if not has_routers(model):
             return []
         weights = router_weights(model, [self.data.read(index).image for index in self._chosen])
-        return [weights, _as_tensor(list(model.tasks)), _as_tensor(expert_names(model))]  # type: ignore[arg-type]
+        return [weights, _as_tensor(list(model.tasks)), _as_tensor(expert_names(model))]
 
     def draw(self, findings: Findings) -> list[AnyFigure]:
         """One table per model."""

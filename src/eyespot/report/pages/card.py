@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.kinds import code_needed
 from eyespot.encoders.licenses import hub_license, terms_of, verdict
 from eyespot.encoders.lineage import Teacher, describe
-from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.evaluate.results import ResultTable
 from eyespot.report.pages.html import short_count
 from eyespot.tables import markdown_table
@@ -47,7 +47,7 @@ def model_card(
         weights a model was tuned or merged from.
     """
     judged = verdict(teacher["licence"] for teacher in teachers)
-    in_timm = isinstance(student, TimmEncoder)
+    in_timm = student.architecture is not None
     header = {
         **hub_license(judged),
         "library_name": "timm" if in_timm else "eyespot",
@@ -78,7 +78,7 @@ def _facts(student: Encoder) -> str:
     height, width = student.default_size
     taken = "that size only" if student.native_size else f"or any multiple of {student.stride} pixels"
     rows = {
-        "architecture": student.architecture if isinstance(student, TimmEncoder) else student.name,
+        "architecture": student.architecture or student.name,
         "parameters": short_count(facts["parameters"]),
         "input": f"{height} x {width} pixels, {taken}",
         "summary": f"{student.summary_dim} numbers per picture",
@@ -94,20 +94,19 @@ def _facts(student: Encoder) -> str:
 def _loading(student: Encoder, in_timm: bool) -> str:
     """How to load the folder; `deploy.push` puts the repository's name in the place of USER/REPO."""
     from_hub = 'encoder = eyespot.load_encoder("hf/USER/REPO")             # from the Hugging Face hub\n'
-    spec = student.origin or student.name
-    needs_code = spec.startswith(("python/", "torchhub/"))
+    code = code_needed(student)
     classes = "features.logits             # [B, K], one number per class\n" if student.num_classes else ""
     ours = (
         "```python\nimport eyespot\n\n"
-        f"{'' if needs_code else from_hub}"
+        f"{'' if code else from_hub}"
         'encoder = eyespot.load_encoder("run/path/to/this/folder")  # from a folder\n'
         "features = encoder(images)  # images [B, 3, H, W], RGB in [0, 1]: it normalises for itself\n"
         "features.summary            # [B, C], one vector per picture\n"
         "features.patches            # [B, D, h, w], the dense feature map\n"
         f"{classes}```"
     )
-    if needs_code:
-        return f"{ours}\n\nThe model is built by code that is not in this folder: `{spec}`."
+    if code:
+        return f"{ours}\n\nThe model is built by code that is not in this folder: `{code}`."
     if not in_timm:
         return ours
     mean, std = (

@@ -90,7 +90,7 @@ def write_run_report(run: RunFolder, story: RunStory) -> Path:
     facts = TrainingRun(
         config=yaml.safe_dump(dict(story.config), sort_keys=False),
         students=[
-            (getattr(student, "architecture", label), sum(weight.numel() for weight in student.parameters()))
+            (student.architecture or label, sum(weight.numel() for weight in student.parameters()))
             for label, student in students.items()
         ],
         teachers=story.teachers,

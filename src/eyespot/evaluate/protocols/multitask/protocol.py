@@ -65,7 +65,7 @@ def evaluate_multitask(
     """The metrics of a multi-task model, in the order of the data's tasks; see `run`.
 
     Args:
-        model: has `tasks` and `predict`, as `encoders.multitask.MultiTaskEncoder`; runs in eval mode where it is.
+        model: has `tasks`; runs in eval mode where it is.
         data: pictures with label maps.
         tasks: names of those to measure; all that model and data share if None.
         boundary_thresholds: see `run`.
@@ -111,8 +111,8 @@ def shared_tasks(
     Raises:
         ValueError: see `evaluate_multitask`.
     """
-    own: Mapping[str, DenseTask] | None = getattr(model, "tasks", None)
-    if own is None or not hasattr(model, "predict"):
+    own = model.tasks
+    if not own:
         raise ValueError(
             f"{model.name} has no task heads, so it cannot be measured on multitask: give a multi-task model, e.g. a "
             "run of the recipe sak (run/FOLDER), or train probes on this one (--tasks segmentation depth normals)"
@@ -121,7 +121,7 @@ def shared_tasks(
     shared = {name: task for name, task in known.items() if name in own and (wanted is None or name in wanted)}
     if missing or not shared:
         raise ValueError(
-            f"{', '.join(missing) or 'no task'} in common: {model.name} answers {', '.join(own) or 'none'}, the data "
+            f"{', '.join(missing) or 'no task'} in common: {model.name} answers {', '.join(own)}, the data "
             f"are labelled for {', '.join(known) or 'none'}"
         )
     for name, task in shared.items():
@@ -142,7 +142,7 @@ def predicted(model: Encoder, image: Tensor, padded_to: tuple[int, int] | None =
     size that the model takes), and what was put there is cut from the outputs.
 
     Args:
-        model: has `predict`; runs in eval mode where it is.
+        model: has `tasks`; runs in eval mode where it is.
         image: uint8 [3, H, W].
         padded_to: (height, width) in pixels up to which smaller pictures are padded.
 
@@ -151,8 +151,8 @@ def predicted(model: Encoder, image: Tensor, padded_to: tuple[int, int] | None =
     """
     canvas, inside = padded(model, image, padded_to)
     with eval_mode(model):
-        outputs = model.predict(canvas)  # type: ignore[operator]  # checked by `shared_tasks`
-    found = {name: output[0][inside].float().cpu() for name, output in outputs.items()}
+        outputs = model.named_outputs(canvas)
+    found = {name: outputs[f"task_{name}"][0][inside].float().cpu() for name in model.tasks}
     for name, output in found.items():
         if not bool(output.isfinite().all()):
             raise ValueError(f"{model.name} answered NaN or infinity for {name}; it cannot be evaluated")

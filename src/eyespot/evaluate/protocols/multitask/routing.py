@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.multitask import MultiTaskEncoder
+from eyespot.encoders.multitask.model import STEM
 from eyespot.evaluate.extraction import eval_mode
 from eyespot.evaluate.protocols.multitask.protocol import padded
 
 
-def has_routers(model: Encoder) -> bool:
-    """Whether a model mixes by routers: it has some, and at least one path is on."""
-    return bool(getattr(model, "routers", ())) and bool(getattr(model, "active", ()))
+def has_routers(model: Encoder) -> TypeGuard[MultiTaskEncoder]:
+    """Whether a model mixes by routers, which one kind alone has: there are some, and at least one path is on."""
+    return isinstance(model, MultiTaskEncoder) and len(model.routers) > 0 and len(model.active) > 0
 
 
-def expert_names(model: Encoder) -> list[str]:
+def expert_names(model: MultiTaskEncoder) -> list[str]:
     """Names of the experts, in the order of the weights: the stem, then the paths that are on."""
-    active: Any = getattr(model, "active", ())
-    return ["stem", *active]
+    return [STEM, *model.active]
 
 
 @torch.no_grad()
@@ -39,9 +40,8 @@ def router_weights(model: Encoder, pictures: Sequence[Tensor]) -> Tensor:
     """
     if not has_routers(model) or not pictures:
         raise ValueError(f"{model.name} needs routers, a path that is on and at least one picture to have weights")
-    routed: Any = model
     with eval_mode(model):
-        seen = [routed.look(padded(model, picture)[0]) for picture in pictures]
-        weights = [[torch.cat(routed.weights(levels, task)) for task in routed.tasks] for levels in seen]
+        seen = [model.look(padded(model, picture)[0]) for picture in pictures]
+        weights = [[torch.cat(model.weights(levels, task)) for task in model.tasks] for levels in seen]
     means = torch.stack([torch.stack(of_picture) for of_picture in weights]).float().mean(0)  # [tasks, levels, experts]
     return means.transpose(0, 1).cpu()
