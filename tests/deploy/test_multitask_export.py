@@ -50,6 +50,14 @@ def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, capsy
     assert model.path_names == ("clip", "sam") and all(weight.requires_grad for weight in model.parameters())
 
 
+def test_what_is_off_is_left_out_of_a_copy():
+    model = tiny(tasks=TWO)
+    model.active = ["sam"]
+    exported = exportable(model).encoder
+    assert exported.path_names == ("sam",) and model.path_names == ("clip", "sam")
+    assert not any("clip" in name for name in exported.state_dict())
+
+
 @pytest.mark.formats
 @torch.no_grad()
 def test_open_sizes(tmp_path):
