@@ -4,13 +4,14 @@ import runpy
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional
 
 import pytest
 import yaml
 
 from eyespot import __version__
 from eyespot.cli.main import VERBS, main
+from eyespot.cli.settings import _may_be_left_out
 
 # The front door
 
@@ -61,6 +62,16 @@ def test_errors_can_be_seen_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EYESPOT_DEBUG", "1")
     with pytest.raises(ValueError, match="no verb"):
         main(["distil"])
+
+
+def test_a_programming_error_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise TypeError("unsupported operand")
+
+    monkeypatch.delenv("EYESPOT_DEBUG", raising=False)
+    monkeypatch.setattr("eyespot.data.toybox.contact_sheet", lambda *_, **__: broken())
+    with pytest.raises(TypeError, match="unsupported operand"):
+        main(["toybox"])
 
 
 # recipes
@@ -184,6 +195,8 @@ def test_config_file_with_faults_lists_them_all(eyespot: Any, tmp_path: Path) ->
         (["--stage1.clip-norm", "none"], "stage1.clip_norm", None),
         (["--stage1.clip-norm=null"], "stage1.clip_norm", None),
         (["--proxy=null"], "proxy", None),
+        (["--cache.folder", "none"], "cache.folder", None),
+        (["--teachers", "none"], "teachers", ["none"]),
         (["--permissive-only"], "permissive_only", True),
         (["--preset", "laptop", "permissive", "--no-permissive-only"], "permissive_only", False),
         (["--data=a"], "data.sources", ["a"]),
@@ -201,6 +214,22 @@ def test_flags_become_settings(
     answer = eyespot("distill", "eupe", "--teachers", "timm/test_vit", *flags, "--output", tmp_path)
     assert answer.code == 0, answer.err
     assert follow(given[0], path.split(".")) == value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "is_none"),
+    [
+        (int | None, True),
+        (Optional[str], True),  # noqa: UP045
+        (list[str], False),
+        (Literal["channel", "none"], False),
+        (Literal["channel", "none"] | None, False),
+        (Literal["channel"] | None, True),
+        (None, False),
+    ],
+)
+def test_none_empties_a_setting_that_may_be_empty_and_has_no_such_choice(annotation: Any, is_none: bool) -> None:
+    assert _may_be_left_out(annotation) is is_none
 
 
 def follow(config: Any, names: Iterable[str]) -> Any:
