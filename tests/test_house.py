@@ -39,7 +39,6 @@ UPWARD: dict[tuple[str, str], str] = {}
 """(module, what it imports) -> why that is right although it points up or sideways."""
 
 OWNED_BY_ONE: dict[str, str] = {
-    "eyespot.data.loading.maps": "the third of the loaders, which belong together; delvm will read maps too",
     "eyespot.evaluate.protocols.multitask.table": "the tables' Delta_m, a metric of the protocol, whoever asks for it",
 }
 """Module below the recipes that only one recipe reaches -> why it is there all the same."""
@@ -56,9 +55,7 @@ FAMILIES = {
 }
 """Functions that every module of a folder may have, as one of several that do the same thing each in its own way."""
 
-TWICE: dict[str, str] = {
-    **dict.fromkeys(("open_camvid", "open_coco"), "sets that are read in two files are being joined"),
-}
+TWICE: dict[str, str] = {}
 """Public name that is defined in several modules -> why."""
 
 DIFFLIB = {"eyespot.specs"}
@@ -67,7 +64,7 @@ DIFFLIB = {"eyespot.specs"}
 LONG: dict[str, str] = {}
 """File with more lines than it should have -> why."""
 
-FULL: dict[str, str] = {"eyespot/data/sets": "sets that are read in two files are being joined"}
+FULL: dict[str, str] = {}
 """Folder with more files than it should have -> why."""
 
 

@@ -19,6 +19,7 @@ from eyespot.config import as_plain, build
 from eyespot.data import PictureLoader
 from eyespot.data.sets import toybox as evaluation
 from eyespot.data.toybox import WORDS
+from eyespot.data.toybox.spec import FIRST_EXPERT
 from eyespot.encoders.naming import short_names
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
@@ -33,7 +34,7 @@ from eyespot.quickstart import (
     quickstart,
     quickstart_config,
 )
-from eyespot.quickstart.experts import EXPERTS, FIRST_SCENE, ExpertTask, SceneBatches
+from eyespot.quickstart.experts import EXPERTS, ExpertTask, SceneBatches
 from eyespot.quickstart.image_text import PhraseMatching, load_phrases, save_phrases
 from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.eupe.config import STAGE_1, STAGE_2, STAGE_3
@@ -190,9 +191,9 @@ def test_scenes_of_experts_distillation_and_evaluation_are_disjoint(
     data = evaluation.ToyboxData(
         evaluation.ToyboxConfig(2 * size.test_scenes, size.test_scenes, min(200, size.test_scenes), PICTURE)
     )
-    rendered["probe training"] = set(data._numbers(evaluation.FIRST_TRAIN_SCENE, data.config.train))
-    rendered["measuring"] = set(data._numbers(evaluation.FIRST_VAL_SCENE, data.config.val))
-    assert min(rendered["experts"]) == FIRST_SCENE
+    rendered["probe training"] = set(data.scenes("train"))
+    rendered["measuring"] = set(data.scenes("val"))
+    assert min(rendered["experts"]) == FIRST_EXPERT
     assert len(rendered["experts"]) == len(rendered["distillation"]) == size.scenes
     assert len(set.union(*rendered.values())) == sum(len(numbers) for numbers in rendered.values())
 

@@ -20,8 +20,7 @@ from safetensors.torch import save_file
 from teachers import train_objects, train_scenes
 
 from eyespot import Encoder, load_encoder
-from eyespot.data.sets import open_image_folder
-from eyespot.data.sets.mask_folder import open_mask_folder
+from eyespot.data.sets import open_image_folder, open_mask_folder
 from eyespot.files import atomic_write_text
 from eyespot.report import machine_info
 

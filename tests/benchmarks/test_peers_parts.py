@@ -179,8 +179,7 @@ def test_files_become_batches_and_the_same_seed_gives_the_same_ones(tmp_path: Pa
 def test_scenes_as_files_can_be_opened_by_the_evaluator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import material
 
-    from eyespot.data.sets import open_image_folder
-    from eyespot.data.sets.mask_folder import open_mask_folder
+    from eyespot.data.sets import open_image_folder, open_mask_folder
 
     monkeypatch.setattr(material, "SPLITS", {"train": (40, 0), "val": (40, 2**32)})
     made = material.toybox(tmp_path)

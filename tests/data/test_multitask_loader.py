@@ -9,7 +9,7 @@ from eyespot.data.labelled.samples import MultiTaskSample
 from eyespot.data.loading.batch import MapBatch
 from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.data.loading.maps import MultiTaskLoader
-from eyespot.data.sets.opening import open_multitask
+from eyespot.data.sets import open_multitask
 from eyespot.data.sources.decode import PictureError
 from eyespot.data.views.config import PairedViewConfig
 from eyespot.data.views.paired import paired_view

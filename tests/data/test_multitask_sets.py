@@ -3,41 +3,26 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.io import savemat
 
 from eyespot.data.labelled.edges import class_boundaries, surface_boundaries
 from eyespot.data.labelled.geometry import depth_to_normals
 from eyespot.data.labelled.layout import LayoutError
-from eyespot.data.sets.opening import open_multitask
-from eyespot.data.sets.pascal_context import NORMAL_CLASSES, part_class
+from eyespot.data.sets import open_multitask
+from eyespot.data.sets.pascal import NORMAL_CLASSES, part_class
 from eyespot.data.sources.decode import PictureError
 from eyespot.data.toybox import KEYPOINTS, render
 from eyespot.dense_tasks import IGNORE
-
-SIZE = (12, 16)
-
-
-def save(path, values, kind=np.uint8):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.asarray(values, kind)
-    np.save(path, values) if path.suffix == ".npy" else Image.fromarray(values).save(path)
-
-
-def lines(path, *names):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(names) + "\n", encoding="utf-8")
-
-
-def noise(seed, *shape, high=256):
-    return np.random.default_rng(seed).integers(0, high, shape)
-
-
-def halves(left, right):
-    """A map whose left half has one number, its right half another."""
-    values = np.full(SIZE, left)
-    values[:, SIZE[1] // 2 :] = right
-    return values
+from multitask_replicas import (
+    SIZE,
+    halved,
+    noise,
+    save,
+    write_camvid,
+    write_coco,
+    write_kitchen,
+    write_nyud,
+    write_pascal,
+)
 
 
 def check(data):
@@ -63,28 +48,6 @@ def check(data):
                 assert label.min() >= 0 and label.max() <= 1
 
 
-NYUD = {"train": ("0001", "0003", "0007"), "val": ("0002",)}
-
-
-def write_nyud(folder, png=False):
-    ending = "png" if png else "jpg"
-    for split, names in NYUD.items():
-        lines(folder / "gt_sets" / f"{split}.txt", *names)
-        for name in names:
-            save(folder / "images" / f"{name}.{ending}", noise(int(name), *SIZE, 3))
-            save(folder / "segmentation" / f"{name}.png", halves(0, int(name)))
-            save(folder / "depth" / f"{name}.npy", halves(2.5, np.nan), np.float32)
-            normals = np.zeros((*SIZE, 3))
-            normals[:, 8:, 2] = -1
-            if png:
-                save(folder / "normals" / f"{name}.png", np.rint((normals + 1) / 2 * 255))
-                save(folder / "edge" / f"{name}.png", halves(0, 255))
-            else:
-                save(folder / "normals" / f"{name}.npy", normals, np.float32)
-                save(folder / "edge" / f"{name}.npy", halves(0, 1), np.float32)
-    return folder
-
-
 @pytest.mark.parametrize("png", [False, True])
 def test_nyud(tmp_path, png):
     data = open_multitask(f"nyud:{write_nyud(tmp_path, png)}", "train")
@@ -98,9 +61,9 @@ def test_nyud(tmp_path, png):
     assert data.tasks["boundary"].max_distance == 0.011 and data.tasks["segmentation"].names[0] == "wall"
     check(data)
     labels = data.read(1).maps
-    assert np.array_equal(labels["segmentation"], halves(IGNORE, 2))  # 3 in the file is class 2
-    assert np.array_equal(labels["depth"], halves(2.5, 0))
-    assert np.array_equal(labels["boundary"], halves(0, 1))
+    assert np.array_equal(labels["segmentation"], halved(IGNORE, 2))  # 3 in the file is class 2
+    assert np.array_equal(labels["depth"], halved(2.5, 0))
+    assert np.array_equal(labels["boundary"], halved(0, 1))
     assert not labels["normals"][:, :, :8].any()
     torch.testing.assert_close(labels["normals"][:, 5, 12], torch.tensor([0.0, 0, -1]), atol=6e-3, rtol=0)
     val = open_multitask(data.name, "val")
@@ -131,62 +94,12 @@ def test_broken_files_are_broken_pictures(tmp_path):
     (tmp_path / "normals" / "0003.npy").write_bytes(b"torn")
     with pytest.raises(PictureError, match=r"0003\.jpg: its label for normals cannot be read"):
         data.read(1)
-    save(tmp_path / "segmentation" / "0007.png", halves(1, 41))
+    save(tmp_path / "segmentation" / "0007.png", halved(1, 41))
     with pytest.raises(PictureError, match=r"0007\.jpg: its label for segmentation .*holds 41"):
         data.read(2)
     (tmp_path / "images" / "0007.jpg").write_bytes(b"no picture")
     with pytest.raises(PictureError, match=r"0007\.jpg"):
         data.read(2)
-
-
-PERSON, CAT = 15, 8
-
-
-def struct(**fields):
-    """A MATLAB struct."""
-    kinds = [(name, object) for name in fields]
-    found = np.empty((1, 1), kinds)
-    for name, value in fields.items():
-        found[name][0, 0] = value
-    return found
-
-
-def structs(elements):
-    return np.concatenate(elements, axis=1) if elements else np.zeros((0, 0))
-
-
-def box(top, bottom, left, right):
-    mask = np.zeros(SIZE, np.uint8)
-    mask[top:bottom, left:right] = 1
-    return mask
-
-
-def someone(kind, mask, **parts):
-    found = [struct(part_name=name, mask=part) for name, part in parts.items()]
-    return struct(**{"class": "thing", "class_ind": kind, "mask": mask, "parts": structs(found)})
-
-
-def write_pascal(folder):
-    people = [
-        someone(PERSON, box(0, 12, 0, 8), head=box(0, 3, 0, 8), luarm=box(3, 6, 0, 4), rlarm=box(3, 6, 4, 8)),
-        someone(PERSON, box(0, 12, 8, 12), torso=box(0, 6, 8, 12), lfoot=box(10, 12, 8, 12), neck=box(6, 7, 8, 12)),
-        someone(CAT, box(0, 12, 12, 16), head=box(0, 12, 12, 16)),
-    ]
-    annotated = {"2008_000001": people, "2008_000002": people[2:], "2008_000003": people[1:2]}
-    for number, (name, objects) in enumerate(annotated.items()):
-        save(folder / "JPEGImages" / f"{name}.jpg", noise(number, *SIZE, 3))
-        mask = halves(15, 255)
-        save(folder / "semseg" / ("pascal-context" if number else "VOC12") / f"{name}.png", mask)
-        for place in ("human_parts", "pascal-context/trainval"):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-        savemat(folder / "human_parts" / f"{name}.mat", {"anno": struct(imname=name, objects=structs(objects))})
-        context = np.asarray(halves(284, 455), np.uint16)  # a person, and window blinds, which NYU does not have
-        savemat(folder / "pascal-context" / "trainval" / f"{name}.mat", {"LabelMap": context})
-        save(folder / "sal_distill" / f"{name}.png", halves(127, 128))
-        save(folder / "normals_distill" / f"{name}.png", np.full((*SIZE, 3), (128, 128, 0)))
-    lines(folder / "ImageSets" / "Context" / "train.txt", *annotated)
-    lines(folder / "ImageSets" / "Context" / "val.txt", "2008_000002")
-    return folder
 
 
 def test_pascal_context(tmp_path):
@@ -201,8 +114,8 @@ def test_pascal_context(tmp_path):
     assert data.tasks["parts"].weight == 2 and data.tasks["boundary"].max_distance == 0.0075
     check(data)
     labels = data.read(0).maps
-    assert np.array_equal(labels["segmentation"], halves(15, 255))
-    assert np.array_equal(labels["saliency"], halves(0, 1))
+    assert np.array_equal(labels["segmentation"], halved(15, 255))
+    assert np.array_equal(labels["saliency"], halved(0, 1))
     parts = labels["parts"]
     assert parts[0].tolist() == [1] * 8 + [2] * 4 + [0] * 4  # the cat's head is nobody's part
     assert parts[4].tolist() == [3] * 4 + [4] * 4 + [2] * 4 + [0] * 4
@@ -212,7 +125,7 @@ def test_pascal_context(tmp_path):
     normals = labels["normals"]
     assert not normals[:, :, 8:].any()
     torch.testing.assert_close(normals[:, 3, 3], torch.tensor([0.0, 0, -1]), atol=6e-3, rtol=0)
-    expected = class_boundaries(torch.from_numpy(halves(284, 455)), ignored=None)
+    expected = class_boundaries(torch.from_numpy(halved(284, 455)), ignored=None)
     assert torch.equal(labels["boundary"], expected) and expected[1:-1].sum(1).tolist() == [1] * 10
     assert len(open_multitask(f"pascal_context:{tmp_path}", "val")) == 1
 
@@ -240,59 +153,32 @@ def test_the_classes_with_normals_are_in_order():
     assert {18, 34, 72, 284, 368, 427, 440} <= set(NORMAL_CLASSES) and not {187, 360, 420, 431} & set(NORMAL_CLASSES)
 
 
-def write_camvid(folder):
-    for split, count in (("train", 4), ("val", 2)):
-        for number in range(count):
-            save(folder / split / "images" / f"{number}.jpg", noise(number, *SIZE, 3))
-            save(folder / split / "annotations" / f"{number}.png", halves(number, 11 if number == 3 else 10))
-    return folder
-
-
 def test_camvid(tmp_path):
     data = open_multitask(f"camvid:{write_camvid(tmp_path)}", "train")
     assert (len(data), data.tasks["segmentation"].channels, data.tasks["segmentation"].names[3]) == (4, 11, "road")
     check(data)
     labels = data.read(2).maps
-    assert np.array_equal(labels["segmentation"], halves(2, 10))
+    assert np.array_equal(labels["segmentation"], halved(2, 10))
     assert torch.equal(labels["boundary"], class_boundaries(labels["segmentation"])) and labels["boundary"].any()
     void = data.read(3).maps
-    assert np.array_equal(void["segmentation"], halves(3, IGNORE)) and not (void["boundary"] == 1).any()
+    assert np.array_equal(void["segmentation"], halved(3, IGNORE)) and not (void["boundary"] == 1).any()
 
 
 def test_coco(tmp_path):
-    person = [0.0] * 51
-    person[0:3], person[3:6], person[6:9] = [3.5, 4.2, 2], [9, 1, 1], [12, 2, 0]
-    for split in ("train2017", "val2017"):
-        entries = [{"file": "a.jpg", "person_keypoints": [person]}, {"file": "b.jpg", "person_keypoints": []}]
-        for number, entry in enumerate(entries):
-            save(tmp_path / split / "images" / entry["file"], noise(number, *SIZE, 3))
-            save(tmp_path / split / "masks" / entry["file"].replace("jpg", "png"), halves(0, 80 if number else 255))
-        content = {"classes": [str(number) for number in range(81)], "images": entries}
-        (tmp_path / split / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    write_coco(tmp_path)
     data = open_multitask(f"coco:{tmp_path}", "val")
     check(data)
     labels = data.read(0).maps
     assert labels["keypoints"].shape == (17, *SIZE)
     assert labels["keypoints"].amax((1, 2)).tolist() == [1, 1] + [0] * 15  # hidden ones count, missing ones do not
     assert labels["keypoints"][0, 4, 3] == 1 and labels["keypoints"][1, 1, 9] == 1
-    assert np.array_equal(labels["saliency"], halves(0, IGNORE))
-    assert np.array_equal(data.read(1).maps["saliency"], halves(0, 1))
+    assert np.array_equal(labels["saliency"], halved(0, IGNORE))
+    assert np.array_equal(data.read(1).maps["saliency"], halved(0, 1))
     assert not data.read(1).maps["keypoints"].any()
     assert data.tasks["keypoints"].names[5] == "left_shoulder"
     (tmp_path / "val2017" / "annotations.json").write_text(json.dumps({"classes": ["a"], "images": []}))
     with pytest.raises(ValueError, match="81 classes with background, not 1"):
         open_multitask(f"coco:{tmp_path}", "val")
-
-
-def write_kitchen(folder, frames=5):
-    for number in range(frames):
-        millimetres = np.full((24, 32), 2000 + 10 * number)
-        millimetres[6:18, 10:20] = 1000
-        millimetres[0, :3] = 0, 65535, 12000
-        save(folder / f"frame-{number}.color.jpg", noise(number, 24, 32, 3))
-        save(folder / f"frame-{number}.depth.png", millimetres, np.uint16)
-    np.savetxt(folder / "camera-intrinsics.txt", [[40, 0, 16], [0, 40, 12], [0, 0, 1]])
-    return folder
 
 
 def test_kitchen(tmp_path):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from eyespot.data.labelled.colours import Distortion, distorted, draw_distortion
 from eyespot.data.labelled.points import mirrored_types, point_maps
 from eyespot.data.labelled.samples import MultiTaskSample
+from eyespot.data.views import paired
 from eyespot.data.views.config import PairedViewConfig
 from eyespot.data.views.paired import FILL, centred, flipped, largest_share, paired_view
 from eyespot.dense_tasks import IGNORE, dense_task
@@ -93,6 +94,17 @@ def test_depth_is_divided_by_the_scale(scale):
         assert torch.equal(view.maps[name], picture.maps[name][..., rows, :][..., columns]), name
     expected = picture.maps["depth"][rows][:, columns] * (2 if scale == 0.5 else 0.5)
     assert torch.equal(view.maps["depth"], expected)
+
+
+def test_every_map_is_cut_once(monkeypatch):
+    """Also the one of classes, which is looked at to choose the crop."""
+    cut, nearest = [], paired._Window.nearest
+    monkeypatch.setattr(
+        paired._Window, "nearest", lambda window, label: cut.append(id(label)) or nearest(window, label)
+    )
+    picture = sample()
+    paired_view(picture, TASKS, PairedViewConfig(size=(16, 24), most_of_one_class=0.99, scale=(1.0, 2.0)), 0)
+    assert sorted(cut) == sorted(map(id, picture.maps.values()))
 
 
 def test_scales_are_uniform_in_their_range():

@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 
 from eyespot.data.sets import FilePictures, TensorPictures
+from eyespot.data.views.resizing import resized_image
 from eyespot.evaluate.probing.dense_views import (
     DepthViews,
     SegmentationViews,
@@ -14,7 +15,6 @@ from eyespot.evaluate.probing.dense_views import (
     _nearest,
     _recoloured,
     depth_view,
-    resized_bilinear,
     segmentation_view,
     short_side_size,
 )
@@ -40,7 +40,7 @@ def test_sizes_by_the_shorter_side():
 def test_resizing_is_pillow_s():
     picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 30, 41), dtype=np.uint8))
     pillow = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((20, 17), Image.Resampling.BILINEAR)
-    difference = resized_bilinear(picture, (17, 20)).int() - torch.from_numpy(np.array(pillow)).permute(2, 0, 1).int()
+    difference = resized_image(picture, (17, 20)).int() - torch.from_numpy(np.array(pillow)).permute(2, 0, 1).int()
     assert difference.abs().max() <= 1
 
 

@@ -119,7 +119,7 @@ def test_folders_with_options(tmp_path, colours):
         ({"tasks": ("knn",), "data": "some/folder"}, "knn=FOLDER"),
         ({"tasks": ("knn",), "options": {"knn": {"temprature": 1}}}, "did you mean 'temperature'"),
         ({"tasks": ("knn",), "options": {"depth": {}}}, "no chosen task 'depth'"),
-        ({"data": "toybox:many"}, "toybox:COUNT"),
+        ({"data": "toybox:many"}, r"toybox\[:COUNT\[@SIZE"),
         ({"models": []}, "no model"),
         ({"models": "timm/x"}, "a list of one"),
     ],

@@ -160,6 +160,7 @@ def test_the_toybox_and_sets_by_name_are_opened_as_they_are_written(small_model,
         return Coloured(1)
 
     monkeypatch.setattr("eyespot.evaluate.protocols.multitask.protocol.open_multitask", stand_in)
+    monkeypatch.setattr("eyespot.data.sets.toybox.open_toybox_maps", stand_in)
     for source in ("toybox:8@32", ToyboxConfig(8, 4, 4, 32)):
         evaluate({"x": PixelReader()}, ("multitask",), source, limit=None)
     evaluate({"x": PixelReader()}, ("multitask",), {"multitask": "camvid:/data/camvid?height=96&tasks=a+b"}, limit=7)

@@ -2,13 +2,14 @@ import pytest
 import torch
 from report_toys import Blocks
 
+from eyespot.data.labelled.samples import MultiTaskPictures
 from eyespot.dense_tasks import IGNORE
 from eyespot.encoders import load_encoder
 from eyespot.encoders.multitask import make_multitask_encoder
 from eyespot.evaluate import FeatureBank, evaluate
 from eyespot.evaluate.protocols.multitask.routing import router_weights
 from eyespot.report import write_evaluation_report
-from eyespot.report.exhibits.multitask import Answers, Photos, Routing
+from eyespot.report.exhibits.multitask import Answers, Routing
 from eyespot.report.pages.evaluation import exhibits_for, sample_pictures
 from multitask_stand_ins import TASKS, Coloured, PixelReader
 
@@ -127,7 +128,7 @@ def test_exhibits_and_photographs_are_found_by_the_kind_of_data():
     assert set(model.seen) == {(64, 64)} and answers.setting["padded_to"] == (64, 64)
     photos = sample_pictures(data, 16)
     assert photos.shape[:3] == (3, 3, 16)
-    assert Photos(data["multitask"]).read(0, 2, (8, 8)).shape == (2, 3, 8, 8)
+    assert MultiTaskPictures(data["multitask"]).read(0, 2, (8, 8)).shape == (2, 3, 8, 8)
 
 
 def test_plain_encoders_are_refused():

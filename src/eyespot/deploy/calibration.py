@@ -14,6 +14,7 @@ from torch import Tensor
 
 from eyespot.data import PictureError, PictureSource, open_source
 from eyespot.data.loading.batch_loader import MOST_BROKEN_IN_A_ROW, BrokenSourceError
+from eyespot.data.toybox.spec import SMALLEST
 from eyespot.randomness import Key, numpy_generator
 
 
@@ -48,7 +49,7 @@ def calibration_batches(
         raise ValueError(f"calibration needs at least one picture, got count {count}, batch {batch}, size {size}")
     if sources is not None and (isinstance(sources, str) or not sources):
         raise ValueError(f"sources is a list of folders or shards, or None for the toybox; got {sources!r}")
-    opened = [open_source(spec) for spec in sources or [f"toybox:{_rounded_up(count, batch)}@{max(8, *size)}"]]
+    opened = [open_source(spec) for spec in sources or [f"toybox:{_rounded_up(count, batch)}@{max(SMALLEST, *size)}"]]
     shares = _shares(_rounded_up(count, batch), [len(source) for source in opened])
     failures: list[PictureError] = []
     pictures = [

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from eyespot.data.sets import ToyboxConfig, ToyboxData, find_opener
+from eyespot.data.toybox.spec import is_toybox
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
 from eyespot.evaluate.extraction import FeatureBank
@@ -227,7 +228,7 @@ def loaded(model: str | Encoder, with_head: bool = False) -> Encoder:
 def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Where each task's data comes from."""
     if not isinstance(data, Mapping):
-        if isinstance(data, str) and not _is_toybox(data):
+        if isinstance(data, str) and not is_toybox(data):
             example = " ".join(f"{name}=FOLDER" for name in tasks)
             raise ValueError(f"data {data!r}: give each task its own folder ({example}), or toybox")
         return dict.fromkeys(tasks, data)
@@ -247,7 +248,7 @@ def open_all(
     folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
     for name, source in sources.items():
-        if isinstance(source, str) and _is_toybox(source) and not tasks[name].whole_source:
+        if isinstance(source, str) and is_toybox(source) and not tasks[name].whole_source:
             source = ToyboxConfig.parse(source, limit, seed)
         if isinstance(source, ToyboxConfig):
             toybox = toyboxes.setdefault(source, ToyboxData(source))
@@ -257,10 +258,6 @@ def open_all(
         else:
             opened[name] = source
     return opened
-
-
-def _is_toybox(source: str) -> bool:
-    return source == "toybox" or source.startswith("toybox:")
 
 
 def _open_folder(

@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eyespot.data.sets import ToyboxData, open_image_folder, open_mask_folder, open_rgbd_depth, open_rgbd_matching
-from eyespot.data.sets.picture_folder import open_caption_folder, open_picture_folder
-from eyespot.data.sets.rgbd import open_rgbd_normals
+from eyespot.data.sets import (
+    ToyboxData,
+    open_caption_folder,
+    open_image_folder,
+    open_mask_folder,
+    open_picture_folder,
+    open_rgbd_depth,
+    open_rgbd_matching,
+    open_rgbd_normals,
+)
 from eyespot.dense_tasks import Kind
 from eyespot.evaluate.protocols import (
     classification,
@@ -171,7 +178,7 @@ TASKS: dict[str, EvaluationTask] = {
         metrics=_multitask_metrics(),
         run=multitask.run,
         open_folder=multitask.open_validation,
-        open_toybox=multitask.open_toybox_scenes,
+        open_toybox=ToyboxData.multitask,
         whole_source=True,
     ),
     "retrieval": EvaluationTask(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eyespot.data.loading.batch import Batch
 from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render
+from eyespot.data.toybox.spec import FIRST_EXPERT
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.task import Task
@@ -23,9 +24,6 @@ from eyespot.randomness import numpy_generator, seed_everything
 
 LICENSE = "apache-2.0"
 """Of weights that saw nothing but our own toybox."""
-
-FIRST_SCENE = 3 * 10**9
-"""The experts' scenes begin here, apart from those of the distillation and of the evaluation."""
 
 
 class WhatHead(PhraseMatching):
@@ -83,7 +81,7 @@ class SceneBatches:
         self.count, self.size, self.batch_size, self.seed = count, size, batch_size, seed
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)
-        scenes = render(range(FIRST_SCENE, FIRST_SCENE + count), size)
+        scenes = render(range(FIRST_EXPERT, FIRST_EXPERT + count), size)
         self._labels = _labels(scenes)
         self._labels["images"] = (scenes.images * 255).round().to(torch.uint8)
 

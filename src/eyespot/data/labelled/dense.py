@@ -9,12 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from eyespot.data.labelled.base import DensePictures, FileLabels, FilePictures
-from eyespot.data.labelled.label_files import REFUSED, check_size, class_table, read_depth, read_mask
+from eyespot.data.labelled.label_files import check_size
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.loading.sampling import spread
-from eyespot.dense_tasks import IGNORE
-
-__all__ = ["IGNORE", "REFUSED", "check_size", "class_table", "open_pairs", "read_depth", "read_mask"]
 
 
 def open_pairs(

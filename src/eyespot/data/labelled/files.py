@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,15 @@ from eyespot.data.sources.decode import PictureError, decode_picture
 from eyespot.data.sources.fingerprint import files_fingerprint
 from eyespot.dense_tasks import DenseTask
 
+MapReader = Callable[[], Tensor]
+"""Gives one map of one picture."""
+
 
 @dataclass(frozen=True)
 class FileData(ABC):
     """Multi-task data whose pictures and labels are files; a subclass knows one layout.
+
+    The name of the subclass is part of the fingerprint: whoever renames it makes other data of the same files.
 
     Attributes:
         name: see `MultiTaskData`.
@@ -41,14 +46,14 @@ class FileData(ABC):
 
     @abstractmethod
     def files(self, task: str, picture: Path) -> list[Path]:
-        """The files that a picture's label is read from."""
+        """The files that a picture's map for a task is read from."""
 
     @abstractmethod
-    def label(self, task: str, picture: Path) -> Tensor:
-        """A picture's label, as `eyespot.dense_tasks` writes it.
+    def maps(self, picture: Path) -> dict[str, MapReader]:
+        """What gives each task's map of a picture, as `eyespot.dense_tasks` writes it.
 
-        Raises:
-            Exception: any, if a file is broken.
+        What several tasks need is read by one cached function (`functools.cache`), which they all call: so every file
+        is decoded once per picture, and none that is not asked for. Any exception of theirs means a broken file.
         """
 
     def __len__(self) -> int:
@@ -62,23 +67,16 @@ class FileData(ABC):
         """See `MultiTaskData.read`; a label that is not of its picture's size is broken."""
         picture = self.pictures[index]
         image = torch.from_numpy(np.array(decode_picture(picture))).permute(2, 0, 1).contiguous()
-        labels = {task: self._read_label(task, picture) for task in self.tasks}
-        for task, label in labels.items():
+        readers = self.maps(picture)
+        maps = {task: _read(readers[task], task, picture) for task in self.tasks}
+        for task, label in maps.items():
             if label.shape[-2:] != image.shape[-2:]:
                 raise PictureError(
                     str(picture),
                     f"its label for {task} is {label.shape[-1]}x{label.shape[-2]}, the picture "
                     f"{image.shape[-1]}x{image.shape[-2]}; they must be of one size",
                 )
-        return MultiTaskSample(image, labels)
-
-    def _read_label(self, task: str, picture: Path) -> Tensor:
-        try:
-            return self.label(task, picture)
-        except MemoryError:
-            raise
-        except Exception as error:  # on broken files the readers of PNG, NPY and MAT raise nearly anything
-            raise PictureError(str(picture), f"its label for {task} cannot be read: {error}") from error
+        return MultiTaskSample(image, maps)
 
     def check(self) -> None:
         """Looks whether all files are there.
@@ -94,9 +92,18 @@ class FileData(ABC):
         return files_fingerprint(self._files(), f"{type(self).__name__} {self.setting()} {' '.join(self.tasks)}")
 
     def setting(self) -> str:
-        """What the labels depend on beside the files, in words."""
+        """What the maps depend on beside the files, in words."""
         return ""
 
     def _files(self) -> Iterable[Path]:
         labels = (file for picture in self.pictures for task in self.tasks for file in self.files(task, picture))
         return dict.fromkeys([*self.pictures, *labels])
+
+
+def _read(reader: MapReader, task: str, picture: Path) -> Tensor:
+    try:
+        return reader()
+    except MemoryError:
+        raise
+    except Exception as error:  # on broken files the readers of PNG, NPY and MAT raise nearly anything
+        raise PictureError(str(picture), f"its label for {task} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Label maps in files: masks of classes and depth maps."""
+"""Label maps in files: masks of classes, depth maps, normals, boundaries; and matrices of cameras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from eyespot.dense_tasks import IGNORE
 
 REFUSED = -1
 EXIF_ORIENTATION = 0x0112
+_SHORTEST = 0.5
+"""Stored normals shorter than this are no normals: 0 0 0 becomes a little more in bytes."""
 
 
 def check_size(label: Path, size: tuple[int, int], picture: Path) -> None:
@@ -121,3 +124,40 @@ def read_colours(path: Path) -> np.ndarray:
     if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] != 3:
         raise ValueError(f"{path}: expected three bytes per pixel, got {values.dtype} {values.shape}")
     return values
+
+
+def read_normals(file: Path) -> Tensor:
+    """Normals in a file, float32 [3, H, W]: unit vectors, or 0 0 0 where there are none.
+
+    Args:
+        file: .npy [H, W, 3] in [-1, 1], or a picture whose bytes 0 to 255 are -1 to 1.
+
+    Raises:
+        ValueError: not three channels.
+    """
+    stored = np.load(file) if file.suffix == ".npy" else read_colours(file).astype(np.float32) * (2 / 255) - 1
+    if stored.ndim != 3 or stored.shape[2] != 3:
+        raise ValueError(f"{file}: normals must have three channels, got {stored.shape}")
+    normals = torch.from_numpy(np.nan_to_num(stored.astype(np.float32))).permute(2, 0, 1)
+    return torch.where(normals.norm(dim=0) < _SHORTEST, 0.0, F.normalize(normals, dim=0)).contiguous()
+
+
+def read_boundaries(file: Path) -> Tensor:
+    """Boundaries in a file, uint8 [H, W], 0 or 1: .npy or .png, anything from half of the largest value on is one."""
+    stored = np.load(file) if file.suffix == ".npy" else read_integers(file)
+    if stored.ndim != 2:
+        raise ValueError(f"{file}: boundaries must have a single channel, got {stored.shape}")
+    largest = stored.max()
+    return torch.from_numpy((stored >= largest / 2) & (largest > 0)).to(torch.uint8)
+
+
+def read_matrix(path: Path, side: int) -> Tensor:
+    """A square matrix in a text file, [side, side] float64.
+
+    Raises:
+        ValueError: another shape.
+    """
+    matrix = np.loadtxt(path, ndmin=2)
+    if matrix.shape != (side, side):
+        raise ValueError(f"{path}: expected a {side}x{side} matrix, got {matrix.shape}")
+    return torch.from_numpy(matrix)

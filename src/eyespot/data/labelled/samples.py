@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
+from eyespot.data.labelled.base import TensorPictures
 from eyespot.dense_tasks import DenseTask
 
 Split = Literal["train", "val"]
@@ -63,3 +65,25 @@ class MultiTaskData(Protocol):
     def fingerprint(self) -> str:
         """A hash that tells whether these are the same pictures and labels, wherever they lie."""
         ...
+
+
+class MultiTaskPictures:
+    """The pictures of multi-task data alone, as `eyespot.data.labelled.base.Pictures`."""
+
+    def __init__(self, data: MultiTaskData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
+        """See `Pictures.read`."""
+        return torch.cat([TensorPictures(self.original(index)[None]).read(0, 1, size) for index in range(start, stop)])
+
+    def original(self, index: int) -> Tensor:
+        """See `Pictures.original`."""
+        return self.data.read(index).image
+
+    def fingerprint(self) -> str:
+        """See `Pictures.fingerprint`."""
+        return self.data.fingerprint()

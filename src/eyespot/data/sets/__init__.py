@@ -1,4 +1,7 @@
-"""Labelled data sets: one reader per layout, the types they return in `base`, all of them by name in `registry`."""
+"""Labelled data sets: one file per set, which reads it for single tasks and for several at once.
+
+`DATASETS` has all of them for single tasks, by name; `open_multitask` opens those with maps for several.
+"""
 
 from eyespot.data.labelled.base import (
     ClassificationData,
@@ -16,24 +19,33 @@ from eyespot.data.labelled.base import (
     TensorPictures,
 )
 from eyespot.data.labelled.layout import Layout, LayoutError
+from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
 from eyespot.data.sets.ade20k import open_ade20k
+from eyespot.data.sets.camvid import open_camvid
 from eyespot.data.sets.cifar import open_cifar10, open_cifar100
 from eyespot.data.sets.cityscapes import open_cityscapes
 from eyespot.data.sets.coco import open_coco
-from eyespot.data.sets.depth_folder import open_depth_folder, open_normals_folder
+from eyespot.data.sets.folders import (
+    open_caption_folder,
+    open_depth_folder,
+    open_image_folder,
+    open_mask_folder,
+    open_normals_folder,
+    open_picture_folder,
+)
 from eyespot.data.sets.hub import open_hub
-from eyespot.data.sets.image_folder import open_image_folder
 from eyespot.data.sets.imagenet import open_imagenet, open_imagenet_names
-from eyespot.data.sets.mask_folder import open_camvid, open_mask_folder
 from eyespot.data.sets.nyu import open_nyu, open_nyu_normals
+from eyespot.data.sets.opening import MULTITASK_SETS, open_multitask
+from eyespot.data.sets.pascal import open_voc
 from eyespot.data.sets.registry import DATASETS, DataSet, find_opener
 from eyespot.data.sets.rgbd import open_rgbd_depth, open_rgbd_matching, open_rgbd_normals, read_rgbd
 from eyespot.data.sets.spair import open_spair
 from eyespot.data.sets.toybox import ToyboxConfig, ToyboxData
-from eyespot.data.sets.voc import open_voc
 
 __all__ = [
     "DATASETS",
+    "MULTITASK_SETS",
     "ClassificationData",
     "DataSet",
     "DensePictures",
@@ -44,6 +56,8 @@ __all__ = [
     "Layout",
     "LayoutError",
     "MatchingData",
+    "MultiTaskData",
+    "MultiTaskSample",
     "NormalsData",
     "Pictures",
     "PointPair",
@@ -55,6 +69,7 @@ __all__ = [
     "find_opener",
     "open_ade20k",
     "open_camvid",
+    "open_caption_folder",
     "open_cifar10",
     "open_cifar100",
     "open_cityscapes",
@@ -65,9 +80,11 @@ __all__ = [
     "open_imagenet",
     "open_imagenet_names",
     "open_mask_folder",
+    "open_multitask",
     "open_normals_folder",
     "open_nyu",
     "open_nyu_normals",
+    "open_picture_folder",
     "open_rgbd_depth",
     "open_rgbd_matching",
     "open_rgbd_normals",

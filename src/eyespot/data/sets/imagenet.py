@@ -10,7 +10,7 @@ import torch
 
 from eyespot.data.labelled.base import ClassificationData, FilePictures, LabelledPictures
 from eyespot.data.labelled.layout import Layout
-from eyespot.data.sets.image_folder import class_folders, files_by_class, labelled
+from eyespot.data.sets.folders import class_folders, files_by_class, labelled_files
 
 LAYOUT = Layout(
     "ImageNet-1k",
@@ -38,8 +38,8 @@ def open_imagenet(folder: str | Path, limit: int | None = None, names: str = "wo
     """
     base, folder = _base(folder), Path(folder)
     classes = class_folders(base / "train", LAYOUT)
-    train = labelled(files_by_class(base / "train", LAYOUT), classes, limit)
-    val = labelled(_validation_files(base, folder), classes, limit)
+    train = labelled_files(files_by_class(base / "train", LAYOUT), classes, limit)
+    val = labelled_files(_validation_files(base, folder), classes, limit)
     return ClassificationData(train, val, class_names(folder, classes, names) or classes)
 
 
@@ -65,7 +65,7 @@ def open_imagenet_names(folder: str | Path, limit: int | None = None, names: str
             "names=FILE or names=wnid"
         )
     none = LabelledPictures(FilePictures([]), torch.empty(0, dtype=torch.int64))
-    return ClassificationData(none, labelled(files, classes, limit), found)
+    return ClassificationData(none, labelled_files(files, classes, limit), found)
 
 
 def open_imagenet_val(folder: str | Path, limit: int | None = None, names: str = "wnid") -> ClassificationData:

@@ -10,22 +10,23 @@ from typing import Any
 
 from eyespot.data.labelled.files import FileData
 from eyespot.data.labelled.samples import MultiTaskData, Split
-from eyespot.data.sets.camvid_maps import open_camvid
-from eyespot.data.sets.coco_maps import open_coco
-from eyespot.data.sets.kitchen import open_kitchen
-from eyespot.data.sets.nyud import open_nyud
-from eyespot.data.sets.pascal_context import open_pascal_context
-from eyespot.data.sets.toybox_maps import open_toybox
+from eyespot.data.sets.camvid import open_camvid_maps
+from eyespot.data.sets.coco import open_coco_maps
+from eyespot.data.sets.nyu import open_nyud_maps
+from eyespot.data.sets.pascal import open_pascal_context_maps
+from eyespot.data.sets.rgbd import open_kitchen_maps
+from eyespot.data.sets.toybox import open_toybox_maps
+from eyespot.data.toybox.spec import is_toybox
 from eyespot.data.views.resizing import ResizedData
 from eyespot.dense_tasks import DenseTask
 from eyespot.specs import nearest_names, read_options, suggestion
 
-SETS: dict[str, Callable[[str, Path, Split, int | None], FileData]] = {
-    "nyud": open_nyud,
-    "pascal_context": open_pascal_context,
-    "camvid": open_camvid,
-    "kitchen": open_kitchen,
-    "coco": open_coco,
+MULTITASK_SETS: dict[str, Callable[[str, Path, Split, int | None], FileData]] = {
+    "nyud": open_nyud_maps,
+    "pascal_context": open_pascal_context_maps,
+    "camvid": open_camvid_maps,
+    "kitchen": open_kitchen_maps,
+    "coco": open_coco_maps,
 }
 _OPTIONS = ("tasks", "height", "width")
 
@@ -34,9 +35,9 @@ def open_multitask(spec: str, split: Split, limit: int | None = None) -> MultiTa
     """Opens pictures with the labels of several tasks.
 
     Args:
-        spec: NAME:FOLDER with a name of `SETS`, or toybox[:COUNT[@SIZE]]; then, after "?", options joined by "&":
-            tasks=segmentation+boundary chooses among the set's tasks, height=96&width=128 brings pictures and labels to
-            that size on reading (see `ResizedData`).
+        spec: NAME:FOLDER with a name of `MULTITASK_SETS`, or toybox[:COUNT[@SIZE]]; then, after "?", options joined by
+            "&": tasks=segmentation+boundary chooses among the set's tasks, height=96&width=128 brings pictures and
+            labels to that size on reading (see `ResizedData`).
         split: "train" or "val".
         limit: at most this many pictures, evenly spread.
 
@@ -48,13 +49,13 @@ def open_multitask(spec: str, split: Split, limit: int | None = None) -> MultiTa
         raise ValueError(f"split must be train or val, not {split!r}")
     place, _, query = spec.partition("?")
     options = _read_options(spec, query)
-    name, _, folder = place.partition(":")
-    if name == "toybox":
-        scenes = open_toybox(place, split, limit)
+    if is_toybox(place):
+        scenes = open_toybox_maps(place, split, limit)
         return _resized(replace(scenes, name=spec, tasks=_chosen(scenes.tasks, options, place)), options, spec)
-    if name not in SETS or not folder:
+    name, _, folder = place.partition(":")
+    if name not in MULTITASK_SETS or not folder:
         raise ValueError(_unknown(spec, name))
-    data = SETS[name](spec, Path(folder).expanduser(), split, limit)
+    data = MULTITASK_SETS[name](spec, Path(folder).expanduser(), split, limit)
     data = replace(data, tasks=_chosen(data.tasks, options, name))
     data.check()
     return _resized(data, options, spec)
@@ -93,9 +94,9 @@ def _resized(data: MultiTaskData, options: dict[str, Any], spec: str) -> MultiTa
 
 
 def _unknown(spec: str, name: str) -> str:
-    near = nearest_names(name, [*SETS, "toybox"])
+    near = nearest_names(name, [*MULTITASK_SETS, "toybox"])
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
-        f"{spec!r} names no multi-task data; write NAME:FOLDER with one of {', '.join(SETS)}, or "
+        f"{spec!r} names no multi-task data; write NAME:FOLDER with one of {', '.join(MULTITASK_SETS)}, or "
         f"toybox[:COUNT[@SIZE]].{hint}"
     )

@@ -7,24 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyespot.data.labelled import rgbd as labelled_rgbd
 from eyespot.data.labelled.layout import Layout
-from eyespot.data.sets import (
-    ade20k,
-    cifar,
-    cityscapes,
-    coco,
-    depth_folder,
-    hub,
-    image_folder,
-    imagenet,
-    mask_folder,
-    nyu,
-    picture_folder,
-    rgbd,
-    spair,
-    voc,
-)
+from eyespot.data.sets import ade20k, camvid, cifar, cityscapes, coco, folders, hub, imagenet, nyu, pascal, rgbd, spair
 from eyespot.specs import lookup
 
 Opener = Callable[..., Any]
@@ -60,24 +44,24 @@ DATASETS: dict[str, DataSet] = {
     "cifar10": DataSet(cifar.LAYOUT_10, _for(CLASSIFICATION, cifar.open_cifar10)),
     "cifar100": DataSet(cifar.LAYOUT_100, _for(CLASSIFICATION, cifar.open_cifar100)),
     "ade20k": DataSet(ade20k.LAYOUT, {"segmentation": ade20k.open_ade20k}),
-    "voc": DataSet(voc.LAYOUT, {"segmentation": voc.open_voc}),
+    "voc": DataSet(pascal.VOC, {"segmentation": pascal.open_voc}),
     "cityscapes": DataSet(cityscapes.LAYOUT, {"segmentation": cityscapes.open_cityscapes}),
-    "camvid": DataSet(mask_folder.CAMVID, {"segmentation": mask_folder.open_camvid}),
-    "nyu": DataSet(nyu.LAYOUT, {"depth": nyu.open_nyu, "normals": nyu.open_nyu_normals}),
+    "camvid": DataSet(camvid.LAYOUT, {"segmentation": camvid.open_camvid}),
+    "nyu": DataSet(nyu.BTS, {"depth": nyu.open_nyu, "normals": nyu.open_nyu_normals}),
     "spair": DataSet(spair.LAYOUT, {"correspondence": spair.open_spair}),
-    "coco": DataSet(coco.LAYOUT, {"retrieval": coco.open_coco}),
+    "coco": DataSet(coco.CAPTIONS, {"retrieval": coco.open_coco}),
     "hf": DataSet(hub.LAYOUT, _for(CLASSIFICATION, hub.open_hub)),
     "rgbd": DataSet(
-        labelled_rgbd.LAYOUT,
+        rgbd.LAYOUT,
         {"depth": rgbd.open_rgbd_depth, "normals": rgbd.open_rgbd_normals, "correspondence": rgbd.open_rgbd_matching},
     ),
-    "image_folder": DataSet(image_folder.LAYOUT, _for((*CLASSIFICATION, "reading"), image_folder.open_image_folder)),
-    "mask_folder": DataSet(mask_folder.LAYOUT, {"segmentation": mask_folder.open_mask_folder}),
+    "image_folder": DataSet(folders.CLASSES, _for((*CLASSIFICATION, "reading"), folders.open_image_folder)),
+    "mask_folder": DataSet(folders.MASKS, {"segmentation": folders.open_mask_folder}),
     "depth_folder": DataSet(
-        depth_folder.LAYOUT,
-        {"depth": depth_folder.open_depth_folder, "normals": depth_folder.open_normals_folder},
+        folders.DEPTHS,
+        {"depth": folders.open_depth_folder, "normals": folders.open_normals_folder},
     ),
-    "caption_folder": DataSet(picture_folder.CAPTIONS, {"retrieval": picture_folder.open_caption_folder}),
+    "caption_folder": DataSet(folders.CAPTIONS, {"retrieval": folders.open_caption_folder}),
 }
 
 

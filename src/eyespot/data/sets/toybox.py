@@ -1,12 +1,13 @@
-"""The toybox as labelled data for every task: training and validation scenes rendered once, shared by all tasks."""
+"""The toybox as labelled data: of a kind for each protocol, and with the maps of six tasks at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import (
@@ -21,13 +22,41 @@ from eyespot.data.labelled.base import (
     SegmentationData,
     TensorPictures,
 )
+from eyespot.data.labelled.edges import thinned
+from eyespot.data.labelled.points import point_maps
+from eyespot.data.labelled.samples import MultiTaskSample, Split
+from eyespot.data.loading.sampling import spread
+from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.toybox.cards import WORDS
+from eyespot.data.toybox.render import render
+from eyespot.data.toybox.scenes import COLOURS, SHAPES
+from eyespot.data.toybox.source import TOYBOX_VERSION
+from eyespot.data.toybox.spec import (
+    FIRST_MULTITASK_VALIDATION,
+    FIRST_PROBE_TRAINING,
+    FIRST_PROBE_VALIDATION,
+    FIRST_TRAINING,
+    LABELLED_COUNT,
+    PROBE_SEEDS,
+    SCENES_PER_PROBE_SEED,
+    SIZE,
+    probe_scenes,
+    read_toybox_spec,
+)
+from eyespot.data.toybox.truth import SEMANTIC_CLASSES
+from eyespot.dense_tasks import IGNORE, DenseTask, dense_task
 
-# Scene numbers far above those that training draws from, which count from 0.
-FIRST_TRAIN_SCENE = 1_000_000_000
-FIRST_VAL_SCENE = 1_500_000_000
-SCENES_PER_SEED = 1_000_000
-CHUNK = 50
-IGNORE = 255
+_RENDERED_AT_ONCE = 50
+_CHUNK = 16
+_SURFACES = tuple(SEMANTIC_CLASSES)
+TASKS = {
+    "segmentation": dense_task("classes", len(_SURFACES), names=_SURFACES),
+    "saliency": dense_task("saliency"),
+    "boundary": dense_task("boundary"),
+    "normals": dense_task("normals"),
+    "depth": dense_task("depth"),
+    "keypoints": dense_task("keypoints", len(_SURFACES), names=_SURFACES),
+}
 
 
 @dataclass(frozen=True)
@@ -42,40 +71,35 @@ class ToyboxConfig:
         seed: another seed, other scenes (0 to 499).
     """
 
-    train: int = 1000
-    val: int = 500
+    train: int = LABELLED_COUNT
+    val: int = LABELLED_COUNT // 2
     pairs: int = 200
-    size: int = 96
+    size: int = SIZE
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.train, self.val, self.pairs) < 1 or max(self.train, self.val) > SCENES_PER_SEED:
-            raise ValueError(f"train, val and pairs must lie between 1 and {SCENES_PER_SEED:,}: {self}")
-        if not 0 <= self.seed < 500:
-            raise ValueError(f"the seed of the toybox must lie in 0 to 499, got {self.seed}")
+        if min(self.train, self.val, self.pairs) < 1 or max(self.train, self.val) > SCENES_PER_PROBE_SEED:
+            raise ValueError(f"train, val and pairs must lie between 1 and {SCENES_PER_PROBE_SEED:,}: {self}")
+        if not 0 <= self.seed < PROBE_SEEDS:
+            raise ValueError(f"the seed of the toybox must lie in 0 to {PROBE_SEEDS - 1}, got {self.seed}")
 
     @staticmethod
     def parse(spec: str, limit: int | None = None, seed: int = 0) -> ToyboxConfig:
-        """Reads "toybox", "toybox:COUNT" or "toybox:COUNT@SIZE"; COUNT scenes train, half as many validate.
+        """As many scenes as a spec asks for.
 
         Args:
-            spec: see above.
+            spec: toybox[:COUNT[@SIZE]]; COUNT scenes train, half as many others validate.
             limit: at most this many scenes per split.
             seed: see `ToyboxConfig`.
 
         Raises:
             ValueError: another form.
         """
-        counts, _, size_text = spec.removeprefix("toybox").removeprefix(":").partition("@")
-        try:
-            train = int(counts) if counts else ToyboxConfig.train
-            size = int(size_text) if size_text else ToyboxConfig.size
-        except ValueError:
-            raise ValueError(f"{spec!r}: write toybox, toybox:COUNT or toybox:COUNT@SIZE, e.g. toybox:600@64") from None
-        val = max(1, train // 2)
+        asked = read_toybox_spec(spec)
+        train, val = asked.count, asked.validation
         if limit is not None:
             train, val = min(train, limit), min(val, limit)
-        return ToyboxConfig(train, val, min(val, ToyboxConfig.pairs), size, seed)
+        return ToyboxConfig(train, val, min(val, ToyboxConfig.pairs), asked.size, seed)
 
 
 @dataclass(frozen=True)
@@ -100,10 +124,16 @@ class ToyboxData:
     def __init__(self, config: ToyboxConfig) -> None:
         self.config = config
 
+    def scenes(self, split: Split) -> range:
+        """The numbers of the scenes of a split."""
+        first, count = {
+            "train": (FIRST_PROBE_TRAINING, self.config.train),
+            "val": (FIRST_PROBE_VALIDATION, self.config.val),
+        }[split]
+        return probe_scenes(first, count, self.config.seed)
+
     def classification(self) -> ClassificationData:
         """Shape of the main object."""
-        from eyespot.data.toybox import SHAPES
-
         train, val = self._train, self._val
         return ClassificationData(
             LabelledPictures(train.pictures, train.shape), LabelledPictures(val.pictures, val.shape), list(SHAPES)
@@ -111,8 +141,6 @@ class ToyboxData:
 
     def naming(self) -> ClassificationData:
         """Colour and shape of the main object, by names such as "red sphere"."""
-        from eyespot.data.toybox import COLOURS, SHAPES
-
         names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         train, val = (
             LabelledPictures(part.pictures, part.colour * len(SHAPES) + part.shape) for part in (self._train, self._val)
@@ -121,8 +149,6 @@ class ToyboxData:
 
     def reading(self) -> ClassificationData:
         """The word on the card; scenes without a card are left out."""
-        from eyespot.data.toybox import WORDS
-
         train, val = self._train, self._val
         return ClassificationData(
             LabelledPictures(train.pictures, train.word), LabelledPictures(val.pictures, val.word), list(WORDS)
@@ -138,8 +164,6 @@ class ToyboxData:
 
     def segmentation(self) -> SegmentationData:
         """Semantic classes."""
-        from eyespot.data.toybox import SEMANTIC_CLASSES
-
         train, val = self._train, self._val
         return SegmentationData(
             DensePictures(train.pictures, train.semantic),
@@ -177,29 +201,27 @@ class ToyboxData:
                 pairs.append(PointPair(scene, scene, *points, (side, side), (side, side), reach=side))
         return MatchingData(here.pictures, there.pictures, pairs)
 
+    def multitask(self) -> ToyboxScenes:
+        """Other validation scenes, as many and as large, with the maps of six tasks."""
+        return open_toybox_maps(f"toybox:{self.config.train}@{self.config.size}", "val", self.config.val)
+
     @cached_property
     def _train(self) -> _Scenes:
-        return _render(self._numbers(FIRST_TRAIN_SCENE, self.config.train), self.config.size, camera=0)
+        return _render(self.scenes("train"), self.config.size, camera=0)
 
     @cached_property
     def _val(self) -> _Scenes:
-        return _render(self._numbers(FIRST_VAL_SCENE, self.config.val), self.config.size, camera=0)
+        return _render(self.scenes("val"), self.config.size, camera=0)
 
     @cached_property
     def _other_view(self) -> _Scenes:
-        return _render(self._numbers(FIRST_VAL_SCENE, self.config.pairs), self.config.size, camera=1)
-
-    def _numbers(self, first: int, count: int) -> range:
-        start = first + self.config.seed * SCENES_PER_SEED
-        return range(start, start + count)
+        return _render(self.scenes("val")[: self.config.pairs], self.config.size, camera=1)
 
 
 def _render(numbers: Sequence[int], size: int, camera: int) -> _Scenes:
-    from eyespot.data.toybox import render
-
     parts, captions = [], []
-    for start in range(0, len(numbers), CHUNK):
-        scenes = render(numbers[start : start + CHUNK], size, camera=camera)
+    for start in range(0, len(numbers), _RENDERED_AT_ONCE):
+        scenes = render(numbers[start : start + _RENDERED_AT_ONCE], size, camera=camera)
         captions += scenes.captions
         parts.append(
             (
@@ -216,3 +238,112 @@ def _render(numbers: Sequence[int], size: int, camera: int) -> _Scenes:
         )
     images, *others = (torch.cat(column) for column in zip(*parts, strict=True))
     return _Scenes(TensorPictures(images), captions, *others)
+
+
+def open_toybox_maps(spec: str, split: Split, limit: int | None = None) -> ToyboxScenes:
+    """Opens toybox[:COUNT[@SIZE]]: COUNT scenes train, half as many others validate.
+
+    Training sees the scenes that `ToyboxSource` shows; validation others, which no probe is trained on.
+
+    Args:
+        spec: see above; 1000@96 by default.
+        split: which scenes.
+        limit: at most this many, evenly spread.
+
+    Raises:
+        ValueError: another form, or pictures of fewer than 8 pixels a side.
+    """
+    asked = read_toybox_spec(spec)
+    first, count = {
+        "train": (FIRST_TRAINING, asked.count),
+        "val": (FIRST_MULTITASK_VALIDATION, asked.validation),
+    }[split]
+    return ToyboxScenes(spec, [first + index for index in spread(count, limit)], asked.size)
+
+
+@dataclass(frozen=True)
+class _MapScene:
+    """One rendered scene, compactly."""
+
+    image: Tensor
+    segmentation: Tensor
+    saliency: Tensor
+    boundary: Tensor
+    normals: Tensor
+    depth: Tensor
+    points: list[tuple[int, float, float]]
+
+
+@dataclass(frozen=True)
+class ToyboxScenes:
+    """Rendered scenes with exact labels; 16 are rendered at a time when first asked for, and kept in memory.
+
+    "segmentation" is ground, wall, card and six shapes, "saliency" the main object, "boundary" where instances meet,
+    thinned to one pixel. The scenes' 16 surface points have no types of their own; for "keypoints" (ours) a visible
+    point is of the class of the surface it lies on.
+
+    Attributes:
+        name: see `MultiTaskData`.
+        seeds: of the scenes.
+        size: side of the pictures in pixels.
+        tasks: which labels samples have.
+    """
+
+    name: str
+    seeds: list[int]
+    size: int
+    tasks: dict[str, DenseTask] = field(default_factory=lambda: dict(TASKS))
+    _kept: dict[int, list[_MapScene]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def picture_name(self, index: int) -> str:
+        """See `MultiTaskData.picture_name`."""
+        return f"toybox scene {self.seeds[index]}"
+
+    def read(self, index: int) -> MultiTaskSample:
+        """See `MultiTaskData.read`."""
+        chunk, place = divmod(index, _CHUNK)
+        if chunk not in self._kept:
+            self._kept[chunk] = _render_maps(self.seeds[chunk * _CHUNK : (chunk + 1) * _CHUNK], self.size)
+        scene = self._kept[chunk][place]
+        return MultiTaskSample(scene.image, {task: _map(scene, task) for task in self.tasks})
+
+    def fingerprint(self) -> str:
+        """See `MultiTaskData.fingerprint`."""
+        return fingerprint_of(
+            [f"toybox {TOYBOX_VERSION} labels 1", f"size {self.size}", *self.tasks, *map(str, self.seeds)]
+        )
+
+
+def _render_maps(seeds: list[int], size: int) -> list[_MapScene]:
+    scenes = render(seeds, size)
+    found = []
+    for row in range(len(scenes)):
+        segmentation = scenes.semantic[row].to(torch.uint8)
+        points = [
+            (int(segmentation[int(y), int(x)]), x, y)
+            for (x, y), visible in zip(
+                scenes.keypoints[row].tolist(), scenes.keypoints_visible[row].tolist(), strict=True
+            )
+            if visible
+        ]
+        scene = _MapScene(
+            image=(scenes.images[row] * 255).round().to(torch.uint8),
+            segmentation=segmentation,
+            saliency=scenes.saliency[row].to(torch.uint8),
+            boundary=thinned(scenes.boundaries[row]).to(torch.uint8),
+            normals=scenes.normals[row].half(),
+            depth=scenes.depth[row].float().clone(),
+            points=points,
+        )
+        found.append(scene)
+    return found
+
+
+def _map(scene: _MapScene, task: str) -> Tensor:
+    if task == "keypoints":
+        return point_maps(scene.points, len(_SURFACES), (scene.depth.shape[0], scene.depth.shape[1]))
+    label: Tensor = getattr(scene, task)
+    return F.normalize(label.float(), dim=0) if task == "normals" else label

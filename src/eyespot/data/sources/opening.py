@@ -11,6 +11,8 @@ from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES
 from eyespot.data.sources.folders import FolderSource, nearest_path
 from eyespot.data.sources.hub import PREFIX, HubSource
 from eyespot.data.sources.shards import ShardSource
+from eyespot.data.toybox.source import ToyboxSource
+from eyespot.data.toybox.spec import SOURCE_COUNT, is_toybox, read_toybox_spec
 
 
 def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX_PIXELS) -> PictureSource:
@@ -29,8 +31,9 @@ def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX
         ValueError: the spec means nothing here; the message says what would be right.
     """
     path = Path(spec).expanduser()
-    if spec.split(":")[0].split("@")[0] == "toybox":
-        return _open_toybox(spec)
+    if is_toybox(spec):
+        scenes = read_toybox_spec(spec, SOURCE_COUNT)
+        return ToyboxSource(scenes.count, scenes.size)
     if re.match(r"[a-z][a-z0-9+]*://", spec):
         raise ValueError(f"{spec!r} is a remote address; download it and give the local folder or shards")
     if path.is_dir():
@@ -49,17 +52,6 @@ def open_source(spec: str, enough_side: int | None = None, max_pixels: int = MAX
         f"no pictures at {spec!r}{nearest_path(path)}. A source is a folder, a WebDataset shard (x.tar, x-*.tar, "
         "x-{000000..000009}.tar), a Hugging Face data set (datasets/NAME, datasets/FOLDER) or toybox[:COUNT[@SIZE]]"
     )
-
-
-def _open_toybox(spec: str) -> PictureSource:
-    match = re.fullmatch(r"toybox(?::([1-9]\d*)(?:@([1-9]\d*))?)?", spec)
-    if match is None:
-        raise ValueError(f"{spec!r} is not of the form toybox[:COUNT[@SIZE]], for example toybox:4096@96")
-    from eyespot.data.toybox.source import ToyboxSource  # a renderer: loaded only where it is asked for
-
-    count, size = match.groups()
-    options = {key: int(value) for key, value in (("count", count), ("size", size)) if value}
-    return ToyboxSource(**options)
 
 
 def _shard_paths(pattern: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.toybox.scenes import World, sample_scenes
+from eyespot.data.toybox.spec import refuse_small_scenes
 from eyespot.data.toybox.tracer import camera_rays, cast, shade
 from eyespot.data.toybox.truth import (
     Scenes,
@@ -45,8 +46,7 @@ def render(seeds: Sequence[int], size: int, camera: int = 0, antialias: bool = T
     Raises:
         ValueError: If `seeds` is empty, `size` is below 8 or `camera` is neither 0 nor 1.
     """
-    if size < 8:
-        raise ValueError(f"size is {size}: a toybox picture has at least 8 pixels a side")
+    refuse_small_scenes(size, f"size is {size}")
     if camera not in (0, 1):
         raise ValueError(f"camera is {camera}: a scene has cameras 0 and 1")
     seeds = [int(seed) for seed in seeds]

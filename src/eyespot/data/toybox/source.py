@@ -10,6 +10,7 @@ from PIL import Image
 
 from eyespot.data.toybox.render import render
 from eyespot.data.toybox.scenes import SHAPES, sample_scenes
+from eyespot.data.toybox.spec import FIRST_TRAINING, SCENES_PER_SOURCE_SEED, SIZE, SOURCE_COUNT, refuse_small_scenes
 
 # Goes up whenever the same seed would show another picture.
 TOYBOX_VERSION = 1
@@ -35,11 +36,10 @@ class ToyboxSource:
 
     classes: list[str] | None = SHAPES
 
-    def __init__(self, count: int = 4096, size: int = 96, seed: int = 0) -> None:
-        if not 1 <= count <= 2**32:
+    def __init__(self, count: int = SOURCE_COUNT, size: int = SIZE, seed: int = 0) -> None:
+        if not 1 <= count <= SCENES_PER_SOURCE_SEED:
             raise ValueError(f"count is {count}: a toybox holds between 1 and 2**32 scenes")
-        if size < 8:
-            raise ValueError(f"size is {size}: a toybox picture has at least 8 pixels a side")
+        refuse_small_scenes(size, f"size is {size}")
         self.count, self.size, self.seed = count, size, seed
         self.name = f"toybox:{count}@{size}" + (f"#{seed}" if seed else "")
         self._pictures: dict[int, NDArray[np.uint8]] = {}
@@ -56,7 +56,7 @@ class ToyboxSource:
         """
         if not 0 <= index < self.count:
             raise IndexError(f"picture {index} of a toybox of {self.count}")
-        return self.seed * 2**32 + index
+        return FIRST_TRAINING + self.seed * SCENES_PER_SOURCE_SEED + index
 
     def read(self, index: int) -> Image.Image:
         """Picture `index`, RGB."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from eyespot.data.views.resizing import resized_image
 from eyespot.randomness import Key, numpy_generator
 
 Range = tuple[float, float]
@@ -84,13 +84,6 @@ def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return short_side, int(short_side * width / height + 0.5)
 
 
-def resized_bilinear(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """A uint8 picture [3, H, W] at another size: bilinear, antialiased."""
-    if tuple(picture.shape[1:]) == size:
-        return picture
-    return F.interpolate(picture[None], size=size, mode="bilinear", antialias=True)[0]
-
-
 def segmentation_view(
     picture: Tensor,
     mask: Tensor,
@@ -124,7 +117,7 @@ def segmentation_view(
         place = _random_place(whole, window, draws)
         cut = _nearest(mask, whole, place, window)
     top, left = place
-    view = resized_bilinear(picture, whole)[:, top : top + window[0], left : left + window[1]]
+    view = resized_image(picture, whole)[:, top : top + window[0], left : left + window[1]]
     if draws.random() < views.flip:
         view, cut = view.flip(2), cut.flip(1)
     view = _distorted(view, views, draws)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.data.labelled.base import SegmentationData
+from eyespot.data.views.resizing import resized_image
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode
 from eyespot.evaluate.probing.background import prepared
-from eyespot.evaluate.probing.dense_views import SegmentationViews, resized_bilinear, segmentation_view, short_side_size
+from eyespot.evaluate.probing.dense_views import SegmentationViews, segmentation_view, short_side_size
 from eyespot.evaluate.probing.live_probe import LiveConfig, run_schedule, train_live, views_of_step
 from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, predictions, train_probe
 from eyespot.evaluate.probing.sliding import sliding_map
@@ -195,7 +196,7 @@ def _tested(
     def picture(index: int) -> tuple[Tensor, Tensor]:
         whole = pictures.original(index)
         size = short_side_size((whole.shape[1], whole.shape[2]), config.short_side)
-        return resized_bilinear(whole, size), labels[index]
+        return resized_image(whole, size), labels[index]
 
     for whole, truth in prepared(picture, len(pictures), config.workers):
         scores = sliding_map(

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
-from eyespot.data.labelled.base import TensorPictures
 from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
 from eyespot.data.loading.sampling import spread
 from eyespot.dense_tasks import IGNORE, DenseTask, Kind
@@ -87,28 +86,6 @@ _LOOKS: Mapping[Kind, _Look] = {
         lambda label: label.amax(dim=0),
     ),
 }
-
-
-class Photos:
-    """The pictures of multi-task data alone, as `Pictures`."""
-
-    def __init__(self, data: MultiTaskData) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def read(self, start: int, stop: int, size: tuple[int, int]) -> Tensor:
-        """See `Pictures.read`."""
-        return torch.cat([TensorPictures(self.original(index)[None]).read(0, 1, size) for index in range(start, stop)])
-
-    def original(self, index: int) -> Tensor:
-        """See `Pictures.original`."""
-        return self.data.read(index).image
-
-    def fingerprint(self) -> str:
-        """See `Pictures.fingerprint`."""
-        return self.data.fingerprint()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from eyespot.data.labelled.base import (
     Pictures,
     SegmentationData,
 )
+from eyespot.data.labelled.samples import MultiTaskPictures
 from eyespot.data.loading.sampling import spread
 from eyespot.encoders import Encoder
 from eyespot.encoders.lineage import Teacher, describe
@@ -33,7 +34,7 @@ from eyespot.report.exhibits.figures import AnyFigure
 from eyespot.report.exhibits.gallery import Exhibit, Gallery
 from eyespot.report.exhibits.labels import short_labels
 from eyespot.report.exhibits.matches import Matches
-from eyespot.report.exhibits.multitask import Answers, Photos, Routing
+from eyespot.report.exhibits.multitask import Answers, Routing
 from eyespot.report.exhibits.neighbours import Neighbours
 from eyespot.report.exhibits.seen import Seen, sizes_around
 from eyespot.report.exhibits.sizes import resolution_figures
@@ -289,7 +290,7 @@ def _pictures_of(opened: Any) -> Pictures | None:
     if isinstance(opened, MatchingData):
         return opened.sources
     if hasattr(opened, "tasks") and hasattr(opened, "read"):
-        return Photos(opened)
+        return MultiTaskPictures(opened)
     found: Pictures | None = getattr(getattr(opened, "val", None), "pictures", None)
     return found
 

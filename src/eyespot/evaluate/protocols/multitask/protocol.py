@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from eyespot.data.labelled.samples import MultiTaskData
-from eyespot.data.sets import ToyboxData
-from eyespot.data.sets.opening import open_multitask
+from eyespot.data.sets import open_multitask
 from eyespot.dense_tasks import DenseTask
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode
@@ -192,9 +191,3 @@ def _padded_size(model: Encoder, size: tuple[int, int], least: tuple[int, int]) 
 def open_validation(source: str, limit: int | None = None) -> MultiTaskData:
     """The validation pictures of a set as people write it, "NAME:FOLDER?option=value"; see `open_multitask`."""
     return open_multitask(source, "val", limit)
-
-
-def open_toybox_scenes(toybox: ToyboxData) -> MultiTaskData:
-    """The toybox's validation scenes, as many and of the size of a given toybox."""
-    config = toybox.config
-    return open_multitask(f"toybox:{config.train}@{config.size}", "val", config.val)

@@ -1,16 +1,17 @@
-"""PASCAL-Context as multi-task papers use it: 21 classes, human parts, saliency, surface normals and boundaries.
+"""PASCAL VOC 2012 for semantic segmentation, and PASCAL-Context for several tasks: 21 classes each.
 
-Sure, because the readers of MTI-Net's and of SAK's released code agree: folders and lists, which of two masks is taken,
-that saliency and normals are other networks' predictions as bytes, that normals count only on classes which NYU has
-too, and that boundaries come from the map of 459 classes. The structure of the part annotations is PASCAL-Part's. Not
-sure: the axes of the normals, which neither states. They are kept as stored; only that x is horizontal matters here,
-because flips negate it.
+Of PASCAL-Context sure is, because the readers of MTI-Net's and of SAK's released code agree: folders and lists, which
+of two masks is taken, that saliency and normals are other networks' predictions as bytes, that normals count only on
+classes which NYU has too, and that boundaries come from the map of 459 classes. The structure of the part annotations
+is PASCAL-Part's. Not sure: the axes of the normals, which neither states. They are kept as stored; only that x is
+horizontal matters here, because flips negate it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyespot.data.labelled.base import DensePictures, SegmentationData
+from eyespot.data.labelled.dense import open_pairs
 from eyespot.data.labelled.edges import class_boundaries
-from eyespot.data.labelled.files import FileData
-from eyespot.data.labelled.label_files import class_table, read_integers, read_mask
+from eyespot.data.labelled.files import FileData, MapReader
+from eyespot.data.labelled.label_files import class_table, read_integers, read_mask, read_normals
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
-from eyespot.data.sets.nyud import read_normals
 from eyespot.data.views.paired import parts_or_nothing
 from eyespot.dense_tasks import IGNORE, dense_task
 
-LAYOUT = Layout(
+VOC = Layout(
+    "PASCAL VOC 2012",
+    "FOLDER/JPEGImages/NAME.jpg, FOLDER/SegmentationClass/NAME.png and FOLDER/ImageSets/Segmentation/{train,val}.txt "
+    "(FOLDER is VOC2012, or the VOCdevkit that holds it)",
+    "host.robots.ox.ac.uk/pascal/VOC/voc2012 (VOCtrainval_11-May-2012.tar, no account needed)",
+)
+CONTEXT = Layout(
     "PASCAL-Context for multi-task learning",
     "FOLDER/ImageSets/Context/{train,val}.txt with one NAME a line, FOLDER/JPEGImages/NAME.jpg, FOLDER/semseg/VOC12/"
     "NAME.png (or semseg/pascal-context/NAME.png), FOLDER/human_parts/NAME.mat, FOLDER/pascal-context/trainval/"
@@ -69,16 +77,63 @@ NORMAL_CLASSES = (
 # fmt: on
 
 
+def open_voc(
+    folder: str | Path, limit: int | None = None, train: str = "train", masks: str = "SegmentationClass"
+) -> SegmentationData:
+    """VOC 2012's training (1,464) and validation (1,449) pictures with 21 classes; outlines (255) count for nothing.
+
+    Args:
+        folder: VOC2012, VOCdevkit, or the folder above.
+        limit: at most this many pictures per split, evenly spread.
+        train: the list in ImageSets/Segmentation to train on; "trainaug" where you have the 10,582 pictures of SBD.
+        masks: the folder of masks; "SegmentationClassAug" where you have those of SBD.
+
+    Raises:
+        LayoutError: a missing folder, list, picture or mask.
+    """
+    base = Path(folder)
+    base = next((place for place in (base / "VOC2012", base / "VOCdevkit" / "VOC2012") if place.is_dir()), base)
+    known, asked = (_open_split(base, split, masks, limit) for split in (train, "val"))
+    return SegmentationData(known, asked, len(NAMES), IGNORE)
+
+
+def _open_split(base: Path, split: str, masks: str, limit: int | None) -> DensePictures:
+    names = VOC.file(base / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+    pictures, labels = VOC.folder(base / "JPEGImages"), VOC.folder(base / masks)
+    pairs = [(pictures / f"{name}.jpg", labels / f"{name}.png") for name in names]
+    return open_pairs(pairs, limit, VOC, partial(read_mask, table=TABLE), "voc")
+
+
+def open_pascal_context_maps(name: str, folder: Path, split: Split, limit: int | None = None) -> PascalContext:
+    """PASCAL-Context's 4,998 training or 5,105 validation pictures, up to 500 x 500.
+
+    A picture without a person has no label for "parts", as in SAK's code.
+
+    Args:
+        name: what reports call it.
+        folder: see `CONTEXT`.
+        split: which pictures.
+        limit: at most this many, evenly spread.
+
+    Raises:
+        LayoutError: a missing list.
+    """
+    names = CONTEXT.file(folder / "ImageSets" / "Context" / f"{split}.txt").read_text(encoding="utf-8").split()
+    chosen = [names[index] for index in spread(len(names), limit)]
+    pictures = [folder / "JPEGImages" / f"{each}.jpg" for each in chosen]
+    return PascalContext(name, folder, dict(TASKS), pictures)
+
+
 @dataclass(frozen=True)
 class PascalContext(FileData):
-    """See `open_pascal_context`."""
+    """See `open_pascal_context_maps`."""
 
-    layout = LAYOUT
+    layout = CONTEXT
 
     def files(self, task: str, picture: Path) -> list[Path]:
         """See `FileData.files`."""
         name = picture.stem
-        context = self.folder / "pascal-context" / "trainval" / f"{name}.mat"
+        context = self._context_of(picture)
         masks = [self.folder / "semseg" / kind / f"{name}.png" for kind in ("VOC12", "pascal-context")]
         return {
             "segmentation": [next((mask for mask in masks if mask.is_file()), masks[0])],
@@ -88,41 +143,20 @@ class PascalContext(FileData):
             "boundary": [context],
         }[task]
 
-    def label(self, task: str, picture: Path) -> Tensor:
-        """See `FileData.label`."""
-        first, *others = self.files(task, picture)
-        match task:
-            case "segmentation":
-                return read_mask(first, TABLE).to(torch.uint8)
-            case "parts":
-                return parts_or_nothing(read_parts(first))
-            case "saliency":
-                return torch.from_numpy(read_integers(first) > 127).to(torch.uint8)
-            case "normals":
-                valid = np.isin(read_context(others[0]), NORMAL_CLASSES)
-                return read_normals(first) * torch.from_numpy(valid)
-            case _:
-                return class_boundaries(torch.from_numpy(read_context(first)), ignored=None)
+    def maps(self, picture: Path) -> dict[str, MapReader]:
+        """See `FileData.maps`."""
+        first = {task: self.files(task, picture)[0] for task in self.tasks}
+        context = cache(lambda: read_context(self._context_of(picture)))
+        return {
+            "segmentation": lambda: read_mask(first["segmentation"], TABLE).to(torch.uint8),
+            "parts": lambda: parts_or_nothing(read_parts(first["parts"])),
+            "saliency": lambda: torch.from_numpy(read_integers(first["saliency"]) > 127).to(torch.uint8),
+            "normals": lambda: read_normals(first["normals"]) * torch.from_numpy(np.isin(context(), NORMAL_CLASSES)),
+            "boundary": lambda: class_boundaries(torch.from_numpy(context()), ignored=None),
+        }
 
-
-def open_pascal_context(name: str, folder: Path, split: Split, limit: int | None = None) -> PascalContext:
-    """PASCAL-Context's 4,998 training or 5,105 validation pictures, up to 500 x 500.
-
-    A picture without a person has no label for "parts", as in SAK's code.
-
-    Args:
-        name: what reports call it.
-        folder: see `LAYOUT`.
-        split: which pictures.
-        limit: at most this many, evenly spread.
-
-    Raises:
-        LayoutError: a missing list.
-    """
-    names = LAYOUT.file(folder / "ImageSets" / "Context" / f"{split}.txt").read_text(encoding="utf-8").split()
-    chosen = [names[index] for index in spread(len(names), limit)]
-    pictures = [folder / "JPEGImages" / f"{each}.jpg" for each in chosen]
-    return PascalContext(name, folder, dict(TASKS), pictures)
+    def _context_of(self, picture: Path) -> Path:
+        return self.folder / "pascal-context" / "trainval" / f"{picture.stem}.mat"
 
 
 def read_context(file: Path) -> np.ndarray:

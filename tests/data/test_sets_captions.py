@@ -2,8 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eyespot.data.sets import LayoutError
-from eyespot.data.sets.picture_folder import open_caption_folder, open_picture_folder
+from eyespot.data.sets import LayoutError, open_caption_folder, open_picture_folder
 
 
 @pytest.fixture

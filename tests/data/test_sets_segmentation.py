@@ -5,8 +5,6 @@ from PIL import Image
 
 from eyespot.data.sets import LayoutError, open_ade20k, open_camvid, open_cityscapes, open_mask_folder, open_voc
 from eyespot.data.sets.cityscapes import NUMBERS
-from eyespot.evaluate import FeatureBank
-from eyespot.evaluate.protocols import segmentation
 from replicas import mask, nothing_decoded, photo, save, text
 
 
@@ -183,20 +181,6 @@ def test_16_bit_masks_keep_their_numbers(tmp_path):
         save(tmp_path / split / "annotations" / "0.png", np.array([[65535, 3]], dtype=np.uint16))
     data = open_mask_folder(tmp_path, ignore=65535)
     assert data.classes == 4 and data.train.labels[0].tolist() == [[65535, 3]]
-
-
-def test_a_lazy_set_can_be_measured(tmp_path, colours):
-    """Grey is class 1, black class 2; everything else is ignored."""
-    for split in ("training", "validation"):
-        for number in range(4):
-            picture = np.zeros((32, 32, 3), dtype=np.uint8)
-            picture[:, : 8 * number] = 200
-            save(tmp_path / "images" / split / f"{number}.jpg", picture)
-            label = np.full((32, 32), 2)
-            label[:, : 8 * number] = 1
-            label[0] = 0
-            mask(tmp_path / "annotations" / split / f"{number}.png", label)
-    assert segmentation.run(FeatureBank(colours), open_ade20k(tmp_path))["mIoU"] > 0.9
 
 
 def test_camvid_of_the_shared_folder(shared):
