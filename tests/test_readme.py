@@ -39,11 +39,8 @@ AS_WRITTEN = (
 )
 """Run as they stand, in a folder where their files exist."""
 
-AS_WRITTEN_SLOWLY = (
-    "eyespot benchmark run/runs/mine --image-size 224",
-    "eyespot plan eupe --preset paper --hardware h100 --gpus 64",
-)
-"""The same; they take longer, so the test is marked slow. Until then they go through the parser."""
+AS_WRITTEN_SLOWLY = ("eyespot plan eupe --preset paper --hardware h100 --gpus 64",)
+"""The same; it takes longer, so the test is marked slow. Beside that they go through the parser."""
 
 PARSED = (
     "eyespot distill eupe --teachers onnx/depth.onnx timm/vit_base_patch16_dinov3.lvd1689m --data ~/pictures "
@@ -54,9 +51,10 @@ PARSED = (
     "eyespot audit onnx/a.onnx onnx/b.onnx --data FOLDER",
     "eyespot evaluate run/runs/mine --data zero_shot=FOLDER --options zero_shot.text=open_clip/NAME.TAG",
     "eyespot push runs/mine USER/NAME",
+    "eyespot benchmark run/runs/mine --image-size 224",
 )
-"""They name models, folders or an account that a test does not have: parsed and validated, and stopped where the API is
-called."""
+"""They name models, folders or an account that a test does not have, or time all runtimes for minutes (that is tested in
+tests/deploy): parsed and validated, and stopped where the API is called."""
 
 SETTINGS = (
     "--proxy run/runs/other/stage-1-proxy",
