@@ -53,8 +53,8 @@ PARSED = (
     "eyespot push runs/mine USER/NAME",
     "eyespot benchmark run/runs/mine --image-size 224",
 )
-"""They name models, folders or an account that a test does not have, or time all runtimes for minutes (that is tested in
-tests/deploy): parsed and validated, and stopped where the API is called."""
+"""They name models, folders or an account that a test does not have, or time all runtimes for minutes (tests/deploy
+does so with fewer): parsed and validated, and stopped where the API is called."""
 
 SETTINGS = (
     "--proxy run/runs/other/stage-1-proxy",
