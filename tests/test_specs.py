@@ -49,6 +49,7 @@ def test_the_nearest_names_come_first_as_they_are_written():
     assert nearest_names("vit-b-33", known, most=2) == ["ViT-B-32", "ViT-B-16"]
     assert nearest_names("RN", known) == ["RN50"]
     assert nearest_names("RN", known, cutoff=0.9) == []
+    assert nearest_names("dinos", ["dino", "Dino", "DINO"]) == ["dino"]
 
 
 def test_a_lower_cutoff_guesses_more_boldly():

@@ -58,7 +58,7 @@ def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Known names that a misspelt one may have meant, the nearest first; capitals do not count.
+    """Known names that a misspelt one may have meant, the nearest first; capitals count between equal names only.
 
     Args:
         name: as somebody wrote it.
@@ -66,8 +66,11 @@ def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float 
         most: at most so many.
         cutoff: least likeness, 0 to 1 (that of `difflib`).
     """
-    plain = {right.lower(): right for right in known}
-    return [plain[near] for near in difflib.get_close_matches(name.lower(), plain, n=most, cutoff=cutoff)]
+    spellings: dict[str, list[str]] = {}
+    for right in known:
+        spellings.setdefault(right.lower(), []).append(right)
+    nearest = difflib.get_close_matches(name.lower(), spellings, n=most, cutoff=cutoff)
+    return [difflib.get_close_matches(name, spellings[near], n=1, cutoff=0)[0] for near in nearest]
 
 
 def _text(value: Any) -> str:

@@ -43,6 +43,7 @@ class Encoder(nn.Module, ABC):
         model_args: timm's arguments of that architecture.
         level_taps: `taps` of `intermediates` at which it shows itself, shallow to deep, to who asks for levels; empty
             where its inner modules are to be watched, see `taps`.
+        files: the files that hold its weights, where another runtime computes; none where torch does.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -62,6 +63,7 @@ class Encoder(nn.Module, ABC):
     architecture: str | None = None
     model_args: Mapping[str, Any] | None = None
     level_taps: tuple[int, ...] = ()
+    files: Sequence[Path] = ()
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
@@ -223,11 +225,6 @@ class Encoder(nn.Module, ABC):
         raise ValueError(
             f"{self.name} tells {self.num_classes} classes apart, not {num_classes}, and its head stays as it is"
         )
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files that hold its weights, where another runtime computes; none where torch does."""
-        return ()
 
     def _refuse_unordered(self, taps: Sequence[int], whose: str) -> None:
         """For libraries that return inner maps in their own order, whatever was asked."""

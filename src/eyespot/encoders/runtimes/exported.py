@@ -92,6 +92,9 @@ class FileEncoder(Encoder):
     ) -> None:
         super().__init__(mean, std)
         self.path = Path(path)
+        # with its weights beside it: OpenVINO's .bin, the .data of a large ONNX file
+        beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
+        self.files = [self.path, *(file for file in beside if file.is_file())]
         self.name = f"{kind}/{self.path}"
         self.session = session
         self.outputs = (str(summary), str(patches))  # a spec's "?patches=495" arrives as a number
@@ -104,12 +107,6 @@ class FileEncoder(Encoder):
         self.native_size = session.size
         self.default_size = session.size or ((size, size) if isinstance(size, int) else size) or (224, 224)
         self._read_shapes()
-
-    @property
-    def files(self) -> list[Path]:
-        """The file, and those with its weights beside it (OpenVINO's .bin, the .data of a large ONNX file)."""
-        beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
-        return [self.path, *(file for file in beside if file.is_file())]
 
     @property
     def _wanted(self) -> tuple[str, ...]:
