@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot import Encoder, load_encoder
-from eyespot.data import DataConfig, PictureLoader
+from eyespot.data import DataConfig, PictureBatch, PictureLoader
 from eyespot.encoders import save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
 from eyespot.engine.strategy import start_fabric
-from eyespot.engine.task import Batch, Task
+from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.pictures import as_unit_floats, resize_pictures
 
@@ -25,7 +25,7 @@ class SimilarityTask(Task):
         super().__init__()
         self.student, self.teacher, self.temperature = student, teacher.requires_grad_(False), temperature
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: PictureBatch) -> dict[str, Tensor]:
         """Named scalars; `loss` is minimised, all are logged."""
         images = as_unit_floats(batch["images"])
         with torch.no_grad():

@@ -8,10 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eyespot.data.loading.batch import Batch
 from eyespot.encoders import Encoder
-
-__all__ = ["Batch", "Task"]
 
 
 class Task(nn.Module, ABC):
