@@ -144,8 +144,9 @@ def test_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, strategy
         group = start_group(2, train_long, tmp_path, strategy)
         start = len(read_lines(tmp_path / "metrics.jsonl"))
         assert wait_until(lambda: len(read_lines(tmp_path / "metrics.jsonl")) > start + after, group[0])  # noqa: B023
-        for process in group:
+        for process in group:  # all before the first is waited for, or the others would have time to say why they end
             os.kill(process.pid, signal.SIGKILL)
+        for process in group:
             process.join()
         found = Checkpoints(tmp_path / "stage/checkpoints")
         assert found.last is not None
