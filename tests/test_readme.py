@@ -196,6 +196,8 @@ def test_it_runs_as_written_slowly(
 ) -> None:
     monkeypatch.chdir(prepared)
     run(command, capsys)
+    printed = capsys.readouterr().out
+    assert all(stage in printed for stage in ("stage-1-proxy", "stage-2-student", "stage-3-multires"))
 
 
 def test_python_of_the_readme_runs(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

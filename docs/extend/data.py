@@ -79,10 +79,7 @@ if __name__ == "__main__":
         PictureLoader(DataConfig(sources=[source.name], size=32), batch_size=8, sources=[source]),
         optim=OptimConfig(steps=3, batch_size=8, learning_rate=1e-3),
         engine=engine,
-        folder=folder / "stage",
-        metrics_path=folder / "metrics.jsonl",
-        stage="stage",
-        seed=0,
+        folder=folder,
     )
     trainer.train()
     data = ClassificationData(colour_classes(30, seed=0), colour_classes(15, seed=1), ["red", "green", "blue"])

@@ -65,10 +65,7 @@ if __name__ == "__main__":
         PictureLoader(DataConfig(sources=["toybox:16@64"], size=32), batch_size=8),
         optim=OptimConfig(steps=3, batch_size=8, learning_rate=1e-3),
         engine=engine,
-        folder=folder / "stage",
-        metrics_path=folder / "metrics.jsonl",
-        stage="stage",
-        seed=0,
+        folder=folder,
     )
     trainer.train()
     print({name: float(value) for name, value in task.standardizers.state_dict().items()})

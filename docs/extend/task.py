@@ -63,9 +63,6 @@ if __name__ == "__main__":
         optim=OptimConfig(steps=3, batch_size=8, learning_rate=1e-3),
         engine=engine,
         folder=folder / "stage",  # run the script again: it goes on from the last checkpoint
-        metrics_path=folder / "metrics.jsonl",
-        stage="stage",
-        seed=0,
     )
     made = trainer.train()
     print(save_encoder(made["student"], folder / "student"))

@@ -243,9 +243,11 @@ def test_no_reports_are_sent(tmp_path):
 
 
 def test_no_more_reports_are_sent_if_somebody_has_begun(monkeypatch):
+    sent = []
+
     class TelemetrySender:
         def send(self, backend, message):
-            pytest.fail("a report was sent")
+            sent.append(message)
 
     sender = types.ModuleType("sender")
     sender.TelemetrySender = TelemetrySender
@@ -253,6 +255,7 @@ def test_no_more_reports_are_sent_if_somebody_has_begun(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino_telemetry.utils.sender", sender)
     import_openvino()
     TelemetrySender().send("backend", "message")
+    assert sent == []
 
 
 def test_bad_input(file, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
     PYTHONPATH=OLD/src:tests python tests/old_runs/make.py
 
 Everything is made in a temporary folder by relative paths, on the CPU in float32 with one thread, and copied here.
-`presets` as the only argument writes the printed configurations alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -262,9 +260,6 @@ def replace(names: Iterable[str], made: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["presets"]:
-        write_presets(HERE / "presets")
-    else:
-        with empty_folder() as made:
-            make(made)
-            replace((path.name for path in made.iterdir()), made)
+    with empty_folder() as made:
+        make(made)
+        replace((path.name for path in made.iterdir()), made)

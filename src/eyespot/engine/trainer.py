@@ -61,8 +61,8 @@ class Trainer:
         optim: length, batch size, optimiser, schedule.
         engine: logging, checkpoints, memory and speed.
         folder: of the stage; checkpoints go to `folder/checkpoints`.
-        metrics_path: the run's metrics.jsonl.
-        stage: its name in metrics and progress.
+        metrics_path: the run's metrics.jsonl; one in `folder` if None.
+        stage: its name in metrics and progress; that of the folder if None.
         seed: of the draws inside a step.
         signature: everything that makes this training what it is; a checkpoint with another one is refused.
         callbacks: told how it goes; the trainer does not know what for.
@@ -80,14 +80,15 @@ class Trainer:
         optim: OptimConfig,
         engine: EngineConfig,
         folder: Path,
-        metrics_path: Path,
-        stage: str,
-        seed: int,
+        metrics_path: Path | None = None,
+        stage: str | None = None,
+        seed: int = 0,
         signature: dict[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.fabric, self.data, self.optim, self.engine = fabric, data, optim, engine
-        self.folder, self.metrics_path, self.stage, self.seed = folder, metrics_path, stage, seed
+        self.folder, self.metrics_path = folder, metrics_path or folder / "metrics.jsonl"
+        self.stage, self.seed = stage or folder.name, seed
         self.task = task
         self.signature = _plain(
             {**(signature or {}), "seed": seed, "optim": asdict(optim), "pictures": data.fingerprint()}
