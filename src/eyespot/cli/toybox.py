@@ -11,7 +11,7 @@ def quickstart(output: Path = Path("runs/quickstart"), preset: Literal["full", "
 
     Args:
         output: the run folder.
-        preset: full takes up to ten minutes on two cores, short about two.
+        preset: full takes about a quarter of an hour on two cores, short about three minutes.
     """
     from eyespot.quickstart import quickstart as run
 
