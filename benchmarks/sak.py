@@ -122,7 +122,7 @@ class Bench:
     def _begin(self, name: str, seed: int, folder: Path) -> None:
         """Makes the folder a run that has its stage 1 already."""
         config = as_plain(self.config(name, seed).checked())
-        RunFolder(folder, config).write_config(config)
+        RunFolder(folder, config).begin()
         (folder / f".{STAGE_1}").rename(folder / STAGE_1)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from eyespot.files import atomic_path, atomic_write_text, remove
+from eyespot.files import atomic_folder, atomic_path, atomic_write_text, remove
 
 
 class Stop(BaseException):
@@ -33,8 +33,7 @@ def test_an_error_leaves_what_was_there(tmp_path, error):
 def test_an_error_leaves_the_folder_that_was_there(tmp_path, error):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_text("old")
-    with pytest.raises(error), atomic_path(tmp_path / "model") as temporary:
-        temporary.mkdir()
+    with pytest.raises(error), atomic_folder(tmp_path / "model") as temporary:
         (temporary / "weights").write_text("n")
         raise error
     assert entries(tmp_path) == ["model"] and (tmp_path / "model/weights").read_text() == "old"
@@ -43,10 +42,28 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path, error):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/stale").write_text("old")
-    with atomic_path(tmp_path / "model") as temporary:
-        temporary.mkdir()
+    with atomic_folder(tmp_path / "model") as temporary:
         (temporary / "fresh").write_text("new")
     assert entries(tmp_path) == ["model"] and entries(tmp_path / "model") == ["fresh"]
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(IsADirectoryError, match="thesis is a folder"):
+        atomic_write_text(tmp_path / "thesis", "x")
+    with pytest.raises(OSError), atomic_path(tmp_path / "late") as temporary:
+        temporary.write_text("x")
+        (tmp_path / "late").mkdir()
+    assert entries(tmp_path) == ["late", "thesis"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "disk/file.txt")
+    for text in ("one", "two"):
+        atomic_write_text(tmp_path / "link.txt", text)
+        assert (tmp_path / "disk/file.txt").read_text() == text and (tmp_path / "link.txt").is_symlink()
+    assert entries(tmp_path) == ["disk", "link.txt"] and entries(tmp_path / "disk") == ["file.txt"]
 
 
 def test_a_file_replaces_a_file(tmp_path):

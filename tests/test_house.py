@@ -13,7 +13,20 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
-GROUND = ("lazy", "features", "files", "specs", "flops", "dense_tasks", "pictures", "randomness", "config", "tables")
+GROUND = (
+    "lazy",
+    "features",
+    "files",
+    "locks",
+    "outputs",
+    "specs",
+    "flops",
+    "dense_tasks",
+    "pictures",
+    "randomness",
+    "config",
+    "tables",
+)
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     "data": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,18 +14,45 @@ from pathlib import Path
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` when the block ends without an error.
 
-    The block may create a file or a folder there. On an error the temporary is removed and whatever stood at `path`
-    before is still there. A folder at `path` is replaced as a whole.
+    The block creates a file there. On an error the temporary is removed and whatever stood at `path` before is still
+    there. Behind a symbolic link the file that it names is replaced, not the link.
+
+    Raises:
+        IsADirectoryError: a folder stands at `path`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _beside(path) as (place, temporary):
+        if place.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a file")
+        yield temporary
+        os.replace(temporary, place)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a new, empty folder beside `path` and renames it to `path` when the block ends without an error.
+
+    A folder at `path` is replaced as a whole, with all that is in it: the caller knows that it may be. It is moved
+    aside first, so that a kill leaves one of the two.
+    """
+    with _beside(path) as (place, temporary):
+        temporary.mkdir()
+        yield temporary
+        old = temporary.with_suffix(".old.tmp")
+        if place.is_dir():
+            os.rename(place, old)
+        os.rename(temporary, place)
+        remove(old)
+
+
+@contextmanager
+def _beside(path: str | Path) -> Iterator[tuple[Path, Path]]:
+    """The real path, and a temporary one in the same folder that is removed at the end."""
+    place = Path(os.path.realpath(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     remove(temporary)
     try:
-        yield temporary
-        if path.is_dir():
-            remove(path)
-        os.replace(temporary, path)
+        yield place, temporary
     finally:
         remove(temporary)
 
@@ -33,6 +61,21 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` as one indivisible step."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | Path) -> str:
+    """A text that others wrote: UTF-8 with or without a byte order mark, UTF-16 with one; lines end with a newline.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is in another encoding; names the file.
+    """
+    content = Path(path).read_bytes()
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def remove(path: Path) -> None:

@@ -74,9 +74,11 @@ def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> 
             for number in range(4):
                 Image.new("RGB", (32, 32), tuple(value - number for value in colour)).save(place / f"{number}.png")
     model = "timm/test_vit?pretrained=false"
-    answer = eyespot("evaluate", model, "--data", f"knn={tmp_path / 'colours'}", "--size", "32", "--output", tmp_path)
+    answer = eyespot(
+        "evaluate", model, "--data", f"knn={tmp_path / 'colours'}", "--size", "32", "--output", tmp_path / "out"
+    )
     assert answer.code == 0, answer.err
-    row = json.loads((tmp_path / "results.json").read_text())["rows"][model]
+    row = json.loads((tmp_path / "out/results.json").read_text())["rows"][model]
     assert {key.partition("/")[0] for key in row} == {"cost", "knn"}  # only the task that has data
 
 

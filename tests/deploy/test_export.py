@@ -83,14 +83,14 @@ def test_the_reference_lets_any_device_check_itself(tmp_path):
 
 
 def test_a_failed_check_leaves_nothing_and_spares_what_was_there(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("before")
+    export(TINY, "onnx", tmp_path / "out", image_size=32, say=quiet)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     write = eyespot.deploy.formats.onnx.write
     monkeypatch.setattr(eyespot.deploy.formats.onnx, "write", lambda graph, file: (write(graph, file), spoil(file)))
     with pytest.raises(ExportError, match=r"(?s)does not do what the model does.*patches at 1x3x64x64"):
         export(TINY, "onnx", tmp_path / "out", image_size=64, say=quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def spoil(file):

@@ -13,7 +13,7 @@ FREE = ("data.workers", "engine.devices")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    RunFolder(tmp_path / "run", CONFIG).write_config(CONFIG)
+    RunFolder(tmp_path / "run", CONFIG).begin()
     return tmp_path / "run"
 
 
@@ -57,7 +57,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_and_what_a_kill_left_are_no_hindrance(tmp_path: Path) -> None:
     RunFolder(tmp_path, CONFIG)
     (tmp_path / ".config.yaml.123.tmp").write_text("teach")
-    RunFolder(tmp_path, CONFIG).write_config(CONFIG)
+    RunFolder(tmp_path, CONFIG).begin()
     assert yaml.safe_load((RunFolder(tmp_path, CONFIG).path / "config.yaml").read_text()) == CONFIG
 
 

@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from eyespot import __version__
 from eyespot.audit.config import VIEW, AuditConfig
@@ -28,6 +29,9 @@ from eyespot.encoders.identity import identity
 from eyespot.engine.strategy import start_fabric
 from eyespot.features import Features
 from eyespot.files import atomic_write_text
+from eyespot.outputs import FolderKind, holds
+
+AUDIT_FOLDER = FolderKind("an audit", holds("seeds/*-seed-*.json"))
 
 
 def audit(
@@ -51,6 +55,8 @@ def audit(
     Raises:
         ValueError: fewer than two teachers, too few pictures, features that are not finite.
         FileNotFoundError: no pictures where `data` says.
+        FileExistsError, NotADirectoryError: something else than an audit lies at `output`.
+        InUseError: another process works in `output`.
     """
     config = config or AuditConfig()
     if isinstance(teachers, str) or len(teachers) < 2:
@@ -58,6 +64,22 @@ def audit(
     if not isinstance(data, DataConfig):
         data = DataConfig(sources=[data] if isinstance(data, str) else list(data), view=VIEW)
     fabric = start_fabric(config.engine)
+    with AUDIT_FOLDER.work_in(output if fabric.is_global_zero else None):
+        found = _audit(fabric, teachers, data, config, None if output is None else Path(output), say)
+        if output is not None:
+            atomic_write_text(Path(output) / "audit.json", found.to_json())
+            atomic_write_text(Path(output) / "audit.md", markdown_of(found))
+    return found
+
+
+def _audit(
+    fabric: Fabric,
+    teachers: Sequence[str] | Mapping[str, Encoder],
+    data: DataConfig,
+    config: AuditConfig,
+    output: Path | None,
+    say: Callable[[str], None],
+) -> CommitteeAudit:
     if isinstance(teachers, Mapping):
         committee = Committee(teachers, config.max_grid)
     else:
@@ -78,9 +100,9 @@ def audit(
         standardizers=standardizers,
         config=config,
     )
-    finished = _Finished(None if output is None else Path(output) / "seeds", _setting(committee, pictures, config))
+    finished = _Finished(None if output is None else output / "seeds", _setting(committee, pictures, config))
     results = [finished.result(seed, experiment, say) for seed in config.seeds]
-    found = CommitteeAudit(
+    return CommitteeAudit(
         teachers=tuple(seen),
         similarity=alike,
         students=[student for result in results for student in result.students],
@@ -92,10 +114,6 @@ def audit(
             **json.loads(json.dumps(asdict(config))),
         },
     )
-    if output is not None:
-        atomic_write_text(Path(output) / "audit.json", found.to_json())
-        atomic_write_text(Path(output) / "audit.md", markdown_of(found))
-    return found
 
 
 def _view_size(committee: Committee, config: AuditConfig) -> int:

@@ -28,8 +28,11 @@ def plan(arguments: Sequence[str]) -> None:
         return
     recipe, config, known = read
     from eyespot.files import atomic_write_text
+    from eyespot.outputs import MARK, check_output_file
     from eyespot.plan import find_hardware, make_plan, show_plan
 
+    if known.output is not None:
+        check_output_file(known.output)
     made = make_plan(
         recipe.outline(config.checked()),
         config.data,
@@ -44,7 +47,7 @@ def plan(arguments: Sequence[str]) -> None:
     )
     show_plan(made)
     if known.output is not None:
-        atomic_write_text(known.output, json.dumps(made.as_json(), indent=1))
+        atomic_write_text(known.output, json.dumps({"generator": MARK, **made.as_json()}, indent=1))
         print(f"written: {known.output}")
 
 

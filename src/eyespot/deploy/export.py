@@ -17,19 +17,24 @@ from torch import Tensor
 from eyespot.deploy.calibration import calibration_batches
 from eyespot.deploy.check import LEAST_COSINE, LEAST_COSINE_INT8, NumericCheck, numeric_check
 from eyespot.deploy.exportable import Exportable
-from eyespot.deploy.formats import Format, find_format
+from eyespot.deploy.formats import FORMATS, Format, find_format
 from eyespot.deploy.formats.int8 import first_layers
 from eyespot.deploy.graph import Graph, exportable, trace
 from eyespot.deploy.sensitivity import Layer, fallback, rank_layers
 from eyespot.deploy.task_check import TASKS_OF_CHECK, TaskCheck, task_check
 from eyespot.encoders import SOURCES, Encoder, load_encoder
 from eyespot.encoders.runtimes.exported import FileEncoder
-from eyespot.files import atomic_path
+from eyespot.outputs import FolderKind, read_facts
 from eyespot.specs import suggestion
 
 FACTS_FILE, REFERENCE_FILE = "export.json", "reference.safetensors"
 PICTURES_OF_CHECK = 4
 PICTURES_OF_RANKING = 8
+EXPORT_FOLDER = FolderKind(
+    "an export",
+    lambda folder: {"format", "eyespot"} <= read_facts(folder / FACTS_FILE).keys(),
+    (FACTS_FILE, REFERENCE_FILE, *(name for kind in FORMATS.values() for name in kind.files)),
+)
 _LIBRARIES = (
     *("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "executorch", "torchao"),
     *("coremltools", "litert-torch", "ai-edge-litert"),
@@ -120,7 +125,7 @@ def export(
     Args:
         model: an encoder or its spec.
         format: one of `formats.FORMATS`.
-        output: the folder; replaced as a whole if it exists.
+        output: the folder; an export that lies there is replaced as a whole.
         image_size: (height, width) in pixels, or the side of a square; the encoder's default size if None; "dynamic"
             for any size that the encoder takes.
         batch: how many pictures a run takes; "dynamic" for any number.
@@ -137,8 +142,11 @@ def export(
         ValueError: an unknown format, sizes that encoder or format cannot take, a model that cannot be exported.
         ImportError: the format's libraries are missing; says how to install them.
         ExportError: the file fails a check; nothing is left behind.
+        FileExistsError, NotADirectoryError: something else than an export lies at `output`; see
+            `FolderKind.check_replaceable`.
     """
     kind = find_format(format)
+    EXPORT_FOLDER.check_replaceable(output)
     encoder = load_encoder(model) if isinstance(model, str) else model
     size = _size(encoder, image_size)
     count = None if batch == "dynamic" else int(batch)
@@ -153,8 +161,7 @@ def export(
     batches = [
         calibration_batches(looked_at, batch, batch, size, seed + 1)[0] for batch, size in _shapes(encoder, graph)
     ]
-    with atomic_path(Path(output)) as folder:
-        folder.mkdir()
+    with EXPORT_FOLDER.replace(output) as folder:
         made = _Making(kind, encoder, module, graph, folder / kind.file, batches, say)
         result = made.float32() if int8 is None else made.int8(int8, seed)
         _write_reference(module, graph, batches[0], folder / REFERENCE_FILE)

@@ -22,9 +22,17 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.kinds import build_encoder, config_of
 from eyespot.encoders.multitask.path_encoder import path_of
 from eyespot.encoders.weights import load_strictly, read_weights
-from eyespot.files import atomic_path
+from eyespot.outputs import FolderKind, read_facts
 
 MODEL_FILE, CONFIG_FILE, ADAPTER_FILE = "model.safetensors", "config.json", "adapters.safetensors"
+CARD_FILE = "README.md"
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return "eyespot" in read_facts(folder / CONFIG_FILE)
+
+
+MODEL_FOLDER = FolderKind("a saved model", _is_saved_model, (MODEL_FILE, CONFIG_FILE, ADAPTER_FILE, CARD_FILE))
 
 
 def save_encoder(
@@ -40,7 +48,7 @@ def save_encoder(
 
     Args:
         encoder: any whose weights torch sees; see `Encoder.get_config`.
-        folder: where to; replaced as a whole if it exists.
+        folder: where to; a model folder of ours is replaced as a whole.
         license: licence tag of the saved weights; the encoder's own if None.
         adapters: tensors of adapter heads and standardizers, by dotted name; those it was loaded with if None.
         details: JSON-able facts to keep in the `eyespot` section of config.json.
@@ -48,6 +56,7 @@ def save_encoder(
 
     Raises:
         ValueError: the encoder has no weights of its own to save (an ONNX file).
+        FileExistsError, NotADirectoryError: something else lies there; see `FolderKind.check_replaceable`.
     """
     # Cloned, because safetensors refuses tensors that share memory (tied weights).
     state = {name: value.detach().cpu().contiguous().clone() for name, value in encoder.saved_part.state_dict().items()}
@@ -56,8 +65,7 @@ def save_encoder(
     config = config_of(encoder, license)
     config["eyespot"] |= details or {}
     folder = Path(folder)
-    with atomic_path(folder) as temporary, _full_disk_explained(folder):
-        temporary.mkdir()
+    with MODEL_FOLDER.replace(folder) as temporary, _full_disk_explained(folder):
         save_file(state, temporary / MODEL_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2))
         adapters = encoder.adapters if adapters is None else adapters
@@ -65,7 +73,7 @@ def save_encoder(
             cpu = {name: value.detach().cpu().contiguous() for name, value in adapters.items()}
             save_file(cpu, temporary / ADAPTER_FILE, metadata={"format": "pt"})
         if card:
-            (temporary / "README.md").write_text(card)
+            (temporary / CARD_FILE).write_text(card)
     return folder
 
 

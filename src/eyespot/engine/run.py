@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from eyespot.engine.checkpoint import difference
 from eyespot.files import atomic_write_text
+from eyespot.locks import LOCK_FILE, Lock
 
 CONFIG_FILE = "config.yaml"
 
@@ -31,11 +33,48 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, config: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-        self.path = Path(path)
+        self.path, self._config, self._free = Path(path), config, free
+        self._hold: weakref.finalize[..., RunFolder] | None = None
+        self._check()
+
+    def begin(self) -> None:
+        """Records the configuration: the folder is a run from here on, and this process alone writes in it.
+
+        Until `release`, or until nobody knows this object any more.
+
+        Raises:
+            InUseError: another process works in the folder; says which.
+            RunMismatchError, FileExistsError: another run was begun there since this one looked.
+        """
+        self.lock()
+        self._check()
+        atomic_write_text(self.path / CONFIG_FILE, yaml.safe_dump(self._config, sort_keys=False))
+
+    def lock(self) -> None:
+        """Keeps other processes from beginning or continuing a run here, see `begin`.
+
+        Raises:
+            InUseError: another process works in the folder; says which.
+        """
+        if self._hold is not None and self._hold.alive:
+            return
+        lock = Lock(self.path / LOCK_FILE, self.path)
+        lock.acquire()
+        self._hold = weakref.finalize(self, lock.release)
+
+    def release(self) -> None:
+        """Lets other processes write here."""
+        if self._hold is not None:
+            self._hold()
+
+    def _check(self) -> None:
         file = self.path / CONFIG_FILE
         if file.exists():
-            lines = difference(yaml.safe_load(file.read_text(encoding="utf-8")), config)
-            different = [line for line in lines if line.partition(":")[0] not in free]
+            recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if not isinstance(recorded, dict):
+                raise FileExistsError(f"{file} is no run's configuration; choose another --output")
+            lines = difference(recorded, self._config)
+            different = [line for line in lines if line.partition(":")[0] not in self._free]
             if different:
                 raise RunMismatchError(
                     f"{self.path} holds a run with another configuration:\n  "
@@ -46,10 +85,6 @@ class RunFolder:
             raise FileExistsError(f"{self.path} is not empty and holds no run; choose another --output")
         elif self.path.is_file():
             raise FileExistsError(f"{self.path} is a file; --output must name a folder")
-
-    def write_config(self, config: dict[str, Any]) -> None:
-        """Records the configuration; the folder is a run from here on."""
-        atomic_write_text(self.path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
 
     @property
     def metrics(self) -> Path:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from eyespot.config import build
+from eyespot.files import read_text
 from eyespot.specs import suggestion
 
 GIB = 2**30
@@ -111,7 +112,7 @@ def _from_file(path: Path) -> Hardware:
     if not path.is_file():
         raise FileNotFoundError(f"no hardware file {path}; it holds {', '.join(_required())}")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):

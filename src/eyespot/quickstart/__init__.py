@@ -69,7 +69,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
     fabric = start_fabric(config.engine)
     run = RunFolder(output, as_plain(config), free=RUNTIME_ONLY)
     if fabric.is_global_zero:
-        run.write_config(as_plain(config))
+        run.begin()
 
     say(f"[bold]1/5[/bold] three experts learn from {size.scenes} toybox scenes: {', '.join(EXPERTS)}")
     optim = OptimConfig(steps=size.expert_steps, batch_size=64, learning_rate=2e-3, warmup_steps=20, weight_decay=0.02)

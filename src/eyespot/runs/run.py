@@ -60,6 +60,7 @@ class Run(Generic[ConfigT]):
 
     Raises:
         RunMismatchError: the folder holds a run of another configuration.
+        InUseError: another process works in the folder.
         ValueError: the configuration makes no whole run, or names models that `permissive_only` refuses.
     """
 
@@ -69,6 +70,8 @@ class Run(Generic[ConfigT]):
             require_permissive(self.config.learnt_from)
         self.fabric = start_fabric(self.config.engine)
         self.folder = RunFolder(output, as_plain(self.config), free=RUNTIME_ONLY)
+        if self.fabric.is_global_zero and self.folder.path.is_dir():
+            self.folder.lock()  # refused before models are loaded
         self.callbacks: Callable[[str, Sequence[str]], Sequence[Callback]] = lambda stage, students: ()
         self.failures: dict[str, str] = {}
         self._sources: dict[int, list[PictureSource]] = {}
@@ -86,7 +89,7 @@ class Run(Generic[ConfigT]):
             self.callbacks = Probes(
                 self.config.probes, self.folder.probes, probe_size, self.config.seed, tensorboard
             ).of_stage
-        self.folder.write_config(as_plain(self.config))
+        self.folder.begin()
 
     def open_pictures(self, size: int, batch_size: int, views: int | None = None) -> PictureLoader:
         """This process's share of the pictures.
@@ -221,6 +224,7 @@ class Run(Generic[ConfigT]):
                 # Its own teachers only: what was learnt from labels alone owes nothing to the committee.
                 write_student(self.folder, name, student, replace(story, teachers=student.lineage))
             write_run_report(self.folder, story)
+            self.folder.release()
         self.fabric.barrier()
         return self.folder.student if len(students) == 1 else self.folder.students
 

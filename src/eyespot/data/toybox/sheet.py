@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from eyespot.data.toybox.render import render
 from eyespot.data.toybox.truth import SEMANTIC_CLASSES, Scenes
 from eyespot.files import atomic_path
+from eyespot.outputs import MARK, check_output_file
 
 _COLUMNS = 8
 _GAP = 4
@@ -33,7 +35,9 @@ def contact_sheet(path: str | Path, seeds: Sequence[int] = range(24), size: int 
 
     Raises:
         ValueError: If `seeds` is empty or `size` is below 8.
+        FileExistsError, IsADirectoryError: `path` is not ours to write over.
     """
+    check_output_file(path)
     seeds = list(seeds)
     pictures = [_to_bytes(image) for image in render(seeds, size).images]
     few = seeds[:detailed]
@@ -54,8 +58,10 @@ def contact_sheet(path: str | Path, seeds: Sequence[int] = range(24), size: int 
     for row, scene in enumerate(panels):
         for column, panel in enumerate(scene):
             sheet.paste(panel, (_GAP + column * cell, top + line + row * cell))
+    mark = PngInfo()
+    mark.add_text("Software", MARK)
     with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", pnginfo=mark)
 
 
 def _panels(first: Scenes, second: Scenes) -> list[list[Image.Image]]:

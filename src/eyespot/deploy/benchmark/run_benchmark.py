@@ -20,8 +20,10 @@ from eyespot.deploy.benchmark.table import BenchmarkTable, Group, Row
 from eyespot.deploy.benchmark.timed_models import TimedModel, WantedSize, read_timed_model
 from eyespot.evaluate.progress import Progress
 from eyespot.files import atomic_write_text
+from eyespot.outputs import FolderKind, holds
 from eyespot.report import machine_info
 
+BENCHMARK_FOLDER = FolderKind("a benchmark", holds("exports/*/export.json", "logs/peak.log"))
 EXPORTS_AT_ONCE = 2
 """Converters compute in one thread most of the time."""
 
@@ -65,17 +67,20 @@ def benchmark(
     Raises:
         ValueError: an unknown runtime (says the nearest), a size that a model cannot take (says which would do), or a
             number below one.
+        FileExistsError, NotADirectoryError: something else than a benchmark lies at `output`.
+        InUseError: another process works in `output`.
     """
     threads = threads if threads is not None else _cores()
     _check(models, threads=threads, rounds=rounds, runs=runs, batches=min(batches, default=0))
     chosen = find_runtimes(RUNTIMES if runtimes is None else runtimes)
     plan = TimingPlan(threads, rounds, runs, turn_seconds, Path(output), Path(powercap))
+    BENCHMARK_FOLDER.check(output)  # before models are read, which takes a while
     timed_models = [read_timed_model(model, image_sizes, batches) for model in dict.fromkeys(models)]
     machine = {**machine_info(), "libraries": library_versions()}
     settings = {"threads": threads, "rounds": rounds, "runs": runs, "turn_seconds": turn_seconds}
     table = BenchmarkTable([], machine, settings)
     work = [(timed, group) for timed in timed_models for group in timed.groups]
-    with plan.start("peak") as peak_worker:
+    with BENCHMARK_FOLDER.work_in(output), plan.start("peak") as peak_worker:
         for done, (timed, group) in enumerate(work):
             say = partial(_say, progress, group.label, done, len(work))
             rows = _measure(timed, group, chosen, plan, partial(_peak, peak_worker), say)

@@ -24,6 +24,7 @@ class Format:
         runs_here: whether `load_encoder("NAME/FILE")` can run it on any machine (Core ML runs on Apple's only).
         open_sizes: whether batch and picture size may be left open.
         int8: module and function that write int8, None if the format has none.
+        beside: names of further files that belong to `file`.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Format:
     runs_here: bool = True
     open_sizes: bool = False
     int8: str | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all that the format consists of."""
+        return (self.file, *self.beside)
 
     @property
     def write(self) -> Callable[..., None]:
@@ -54,9 +61,17 @@ class Format:
 
 _FORMATS = (
     Format(
-        "onnx", "ONNX Runtime, on servers, phones and in browsers", "model.onnx", True, True, "onnx_int8.write_int8"
+        "onnx",
+        "ONNX Runtime, on servers, phones and in browsers",
+        "model.onnx",
+        True,
+        True,
+        "onnx_int8.write_int8",
+        ("model.onnx.data",),
     ),
-    Format("openvino", "Intel and other x86 processors", "model.xml", True, True, "openvino.write_int8"),
+    Format(
+        "openvino", "Intel and other x86 processors", "model.xml", True, True, "openvino.write_int8", ("model.bin",)
+    ),
     Format("executorch", "phones and microcontrollers", "model.pte", True, False, "executorch.write_int8"),
     Format("coreml", "Apple's devices", "model.mlpackage", runs_here=False),
     Format("litert", "Android", "model.tflite"),

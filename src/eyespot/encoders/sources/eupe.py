@@ -142,12 +142,15 @@ def write_eupe_checkpoint(encoder: Encoder, file: str | Path) -> Path:
     Args:
         encoder: a timm encoder of one of the six architectures in `CHECKPOINTS`, as it comes from `run/`, `timm/` or
             `eupe/`.
-        file: where to, `.pt` or `.pth`; replaced if it exists.
+        file: where to, `.pt` or `.pth`; nothing may be there, for such a file cannot say who wrote it.
 
     Raises:
         ValueError: an official file cannot hold this encoder; says why.
+        FileExistsError: `file` is there.
     """
     file = Path(file)
+    if file.exists() or file.is_symlink():
+        raise FileExistsError(f"{file} is there and is not overwritten; choose another name, or move it away")
     if file.suffix not in (".pt", ".pth"):
         raise ValueError(f"an official EUPE file is a .pt or .pth, {file} is not")
     model = _writable(encoder)

@@ -28,6 +28,7 @@ from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
 from eyespot.evaluate.run_tasks import loaded, open_all
 from eyespot.evaluate.tasks import TASKS
+from eyespot.outputs import check_output_file
 from eyespot.report.exhibits.confusion import Confusion
 from eyespot.report.exhibits.dense import Depth, Normals, Segmentation
 from eyespot.report.exhibits.figures import AnyFigure
@@ -107,7 +108,9 @@ def write_evaluation_report(
     Raises:
         ValueError: a model that cannot take the pictures, or none that can be loaded (a single one is left out).
         FileNotFoundError: data that are not there.
+        FileExistsError, IsADirectoryError: `path` is not ours to write over.
     """
+    check_output_file(path)
     named = dict(models) if models is not None else {name: name for name in table.rows}
     shown = Shown()
     if data is not None or pictures is not None:

@@ -12,7 +12,10 @@ from eyespot.evaluate import DEFAULT_TASKS, ResolutionCurve, ResultTable, evalua
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.run_tasks import named_models
 from eyespot.files import atomic_write_text
+from eyespot.outputs import FolderKind, holds
 from eyespot.report.pages.evaluation import EvaluationFigures, evaluation_page
+
+EVALUATION_FOLDER = FolderKind("an evaluation", holds("measured/*.json", "features/*/setting.json"))
 
 
 @dataclass(frozen=True)
@@ -65,42 +68,45 @@ def evaluate_and_report(
 
     Raises:
         ValueError, FileNotFoundError: see there.
+        FileExistsError, NotADirectoryError: something else than an evaluation lies at `output`.
+        InUseError: another process works in `output`.
     """
     tasks = tasks or (list(data) if isinstance(data, Mapping) else DEFAULT_TASKS)
     options, folder = options or {}, None if output is None else Path(output)
     models = named_models(models)
-    figures = EvaluationFigures(models, {"size": size, "seed": seed, "options": options}, folder)
-    table = evaluate(
-        models,
-        tasks,
-        data,
-        size,
-        limit,
-        seed,
-        options,
-        progress=progress,
-        folder=folder,
-        timing=timing,
-        visit=None if folder is None else figures.add,
-    )
-    curves = {
-        task: resolution_curve(
+    with EVALUATION_FOLDER.work_in(folder):
+        figures = EvaluationFigures(models, {"size": size, "seed": seed, "options": options}, folder)
+        table = evaluate(
             models,
-            task,
-            data[task] if isinstance(data, Mapping) else data,
-            sizes,
+            tasks,
+            data,
+            size,
             limit,
             seed,
-            options.get(task),
+            options,
             progress=progress,
             folder=folder,
+            timing=timing,
+            visit=None if folder is None else figures.add,
         )
-        for task in (tasks if sizes else ())
-    }
-    if folder is not None:
-        for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
-            atomic_write_text(folder / f"results.{suffix}", text)
-        for task, curve in curves.items():
-            atomic_write_text(folder / f"resolution-{task}.json", curve.to_json())
-        evaluation_page(table, list(curves.values()), figures.finished()).write(folder / "report.html")
+        curves = {
+            task: resolution_curve(
+                models,
+                task,
+                data[task] if isinstance(data, Mapping) else data,
+                sizes,
+                limit,
+                seed,
+                options.get(task),
+                progress=progress,
+                folder=folder,
+            )
+            for task in (tasks if sizes else ())
+        }
+        if folder is not None:
+            for suffix, text in (("json", table.to_json()), ("csv", table.to_csv()), ("md", table.to_markdown())):
+                atomic_write_text(folder / f"results.{suffix}", text)
+            for task, curve in curves.items():
+                atomic_write_text(folder / f"resolution-{task}.json", curve.to_json())
+            evaluation_page(table, list(curves.values()), figures.finished()).write(folder / "report.html")
     return Evaluation(table, curves)

@@ -16,6 +16,7 @@ from eyespot.evaluate.during_training import read_probes
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
 from eyespot.evaluate.results import ResultTable
+from eyespot.outputs import check_output_file
 from eyespot.report.exhibits.curves import read_metrics
 from eyespot.report.exhibits.labels import is_spec, short_labels
 from eyespot.report.exhibits.seen import sizes_around
@@ -73,7 +74,9 @@ def write_folder_report(
     Raises:
         FileNotFoundError: a folder that is neither.
         ValueError: no folder, the same one twice, or no model that can be loaded (a single one is left out).
+        FileExistsError, IsADirectoryError: `path` is not ours to write over.
     """
+    check_output_file(path)
     contents = [read_folder(folder) for folder in folders]
     named = dict(zip(_names([one.path for one in contents]), contents, strict=True))
     shown = Shown()

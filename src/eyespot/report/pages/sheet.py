@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 from eyespot.data.sources.decode import decode_picture
 from eyespot.encoders import Encoder, load_encoder
 from eyespot.files import atomic_path
+from eyespot.outputs import MARK, check_output_file
 from eyespot.report.exhibits.figures import as_bytes
 from eyespot.report.exhibits.pca import pca_pictures
 
@@ -74,13 +75,20 @@ def visualize(
 
     Raises:
         ValueError: `path` does not end in .png, or see `pca_columns`.
+        FileExistsError, IsADirectoryError: `path` is not ours to write over.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"the sheet is a PNG file; {path.name} should end in .png")
+    path = _checked_png(path)
     columns = pca_columns(encoders, images, sizes, align_to)
     with atomic_path(path) as temporary, matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
-        _sheet(columns).savefig(temporary, format="png", dpi=150)
+        _sheet(columns).savefig(temporary, format="png", dpi=150, metadata={"Software": MARK})
+
+
+def _checked_png(path: str | Path) -> Path:
+    path = Path(path)
+    check_output_file(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"the sheet is a PNG file; {path.name} should end in .png")
+    return path
 
 
 def visualize_files(
@@ -108,9 +116,11 @@ def visualize_files(
     Raises:
         ValueError: no model, no picture, or see `visualize`.
         PictureError: a file cannot be read as a picture.
+        FileExistsError, IsADirectoryError: `output` is not ours to write over.
     """
     if not models or not pictures:
         raise ValueError("name at least one model and one picture file")
+    _checked_png(output)
     encoders = {
         model if isinstance(model, str) else model.name: load_encoder(model) if isinstance(model, str) else model
         for model in models
