@@ -12,11 +12,21 @@ TABLE = {"segmentation": 1, "depth": 2, "knn": 3}
     [
         {"a": 3, "b": True, "c": ("x", 0.5), "d": "one two"},
         {"path": "/some/where", "sizes": (224, 448), "off": False},
+        {"weights": "/disk/a+b & 100%,?=#ü.safetensors", "names": ("a,b", "c d")},
         {},
     ],
 )
 def test_options_survive_writing_and_reading(options):
     assert read_options(write_options(options)) == options
+
+
+def test_a_plus_is_a_plus():
+    assert read_options("weights=a+b.safetensors&flag&sizes=224,448") == {
+        "weights": "a+b.safetensors",
+        "flag": "",
+        "sizes": (224, 448),
+    }
+    assert read_options("weights=e%2Cf.safetensors") == {"weights": "e,f.safetensors"}
 
 
 def test_a_right_name_gives_its_entry():

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import quote, unquote
 
 _Entry = TypeVar("_Entry")
 
 
 def read_options(query: str) -> dict[str, Any]:
-    """Options of "a=3&b=true&c=x,y"."""
-    return {key: read_value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    """Options of "a=3&b=true&c=x,y". What stands for itself is written as in addresses: %2C is a comma, %26 an &."""
+    entries = (entry.partition("=") for entry in query.split("&") if entry)
+    return {unquote(key): _read(text, unquote) for key, _, text in entries}
 
 
 def write_options(options: Mapping[str, Any]) -> str:
     """The inverse of `read_options`."""
-    return urlencode({key: _text(value) for key, value in options.items()}, safe=",/:")
+    return "&".join(f"{quote(key)}={_text(value)}" for key, value in options.items())
 
 
 def read_value(text: str) -> Any:
     """A value as written: true, 3, 0.5, a comma-separated tuple of those, or the text itself."""
+    return _read(text, str)
+
+
+def _read(text: str, decoded: Callable[[str], str]) -> Any:
     if "," in text:
-        return tuple(read_value(part) for part in text.split(","))
+        return tuple(_read(part, decoded) for part in text.split(","))
+    text = decoded(text)
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -76,4 +82,4 @@ def nearest_names(name: str, known: Iterable[str], most: int = 1, cutoff: float 
 def _text(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(_text(part) for part in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else quote(str(value), safe="/:")

@@ -2,6 +2,7 @@ import dataclasses
 import os
 import pickle
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tyro
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from eyespot.data.loading import batch_loader
 from eyespot.data.loading.batch import PictureBatch
 from eyespot.data.loading.batch_loader import BrokenSourceError
 from eyespot.data.loading.config import DataConfig
@@ -221,9 +223,34 @@ def test_a_dead_worker_is_a_clear_error():
         take(loader, 1)
 
 
-def test_workers_leave_ctrl_c_to_the_main_process():
-    loader = PictureLoader(plain(workers=1), 5, sources=[Pictures(5, sends=signal.SIGINT)])
+@pytest.mark.parametrize("sends", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_main_process(sends):
+    """Ctrl-C reaches the whole group, and so does the SIGTERM of timeout, systemd and SLURM."""
+    loader = PictureLoader(plain(workers=1), 5, sources=[Pictures(5, sends=sends)])
     assert sorted(take(loader, 1)[0]["index"].tolist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("free", "message"), [(400, "taking 0"), (700, "taking 1"), (1 << 29, None), (None, None)])
+def test_as_many_workers_as_the_shared_memory_has_room_for(free, message, monkeypatch, recwarn):
+    """A batch of 2 pictures of 4 px has 160 bytes; three of them per worker."""
+    monkeypatch.setattr(batch_loader, "_shared_memory", lambda: free)
+    wanted = take(PictureLoader(plain(workers=0), 2, sources=[Pictures(5)]), 3)
+    found = take(PictureLoader(plain(workers=3), 2, sources=[Pictures(5)]), 3)
+    assert all(torch.equal(one["images"], other["images"]) for one, other in zip(wanted, found, strict=True))
+    said = [str(warning.message) for warning in recwarn if "/dev/shm" in str(warning.message)]
+    assert [message in line and "--data.workers" in line for line in said] == ([True] if message else [])
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_an_error(monkeypatch):
+    class Hanging(Pictures):
+        def read(self, index):
+            time.sleep(4)
+            return super().read(index)
+
+    monkeypatch.setattr(batch_loader, "SILENT_SECONDS", 1)
+    with pytest.raises(batch_loader.DeadWorkerError, match="no data worker has given a batch for 1 s; try workers=0"):
+        take(PictureLoader(plain(workers=1), 2, sources=[Hanging(3)]), 1)
 
 
 def test_errors_of_a_source_in_a_worker_are_not_hidden():

@@ -99,8 +99,7 @@ def folders(tmp_path):
 
 
 def test_depth_folder_of_integers(folders):
-    with nothing_decoded():
-        data = open_depth_folder(folders)
+    data = open_depth_folder(folders)
     expected = torch.tensor([[1.0, 0, 9.999], [0, 0, 0.002]])
     torch.testing.assert_close(data.val.labels[2], expected, rtol=1e-6, atol=0)
     assert (data.low, data.high) == (1e-3, 10.0)

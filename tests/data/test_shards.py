@@ -1,12 +1,15 @@
 import io
 import multiprocessing
+import os
 import pickle
+import subprocess
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eyespot.data import open_source
 from eyespot.data.sources.base import PictureSource
 from eyespot.data.sources.decode import PictureError
 from eyespot.data.sources.folders import FolderSource
@@ -193,3 +196,52 @@ def test_real_shard(shared):
         first = tar.extractfile("000000003.txt").read().decode()
     assert source.text(0) == first
     assert all(source.read(i).mode == "RGB" for i in range(32))
+
+
+def links_and_files(folder):
+    """Labels 0 1 0 1; equal files are linked, as tools against duplicates and `cp -l` leave them."""
+    folder.mkdir()
+    for index in range(3):
+        Image.new("RGB", (8, 8), (10 * index, 0, 0)).save(folder / f"{index}.png")
+    for index in range(2):
+        (folder / f"{index}.cls").write_text(str(index))
+        os.link(folder / f"{index}.cls", folder / f"{index + 2}.cls")
+    os.link(folder / "0.png", folder / "3.png")
+    return folder
+
+
+def pack(folder, *options):
+    path = folder.with_suffix(".tar")
+    subprocess.run(["tar", "cf", path, *options, "-C", folder, *sorted(os.listdir(folder))], check=True)
+    return path
+
+
+def labels(source):
+    return [source.label(index) for index in range(len(source))]
+
+
+def test_hard_links_are_what_they_link_to(tmp_path, recwarn):
+    source = open_source(str(pack(links_and_files(tmp_path / "hard"))))
+    assert reds(source) == [0, 10, 20, 0] and labels(source) == [0, 1, 0, 1]
+    assert not recwarn.list
+
+
+def test_symbolic_links_within_the_archive_are_followed_and_others_are_counted(tmp_path):
+    folder = links_and_files(tmp_path / "soft")
+    for name, target in (("3.png", "4.png"), ("4.png", "2.png"), ("5.png", "../outside.png"), ("6.png", "6.png")):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+    with pytest.warns(UserWarning, match=r"soft.tar: 2 members are links to what is not in it .*--dereference"):
+        source = open_source(str(pack(folder)))
+    assert reds(source) == [0, 10, 20, 20, 20] and labels(source) == [0, 1, 0, 1, None]
+
+
+def test_archives_one_after_another_are_all_read(tmp_path, recwarn):
+    first, second = pack(links_and_files(tmp_path / "a")), pack(links_and_files(tmp_path / "b"), "--transform=s/^/x/")
+    (tmp_path / "both.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    source = open_source(str(tmp_path / "both.tar"))
+    assert reds(source) == [0, 10, 20, 0] * 2 and labels(source) == [0, 1, 0, 1] * 2
+    assert not recwarn.list
+    (tmp_path / "both.tar").write_bytes(first.read_bytes() + b"no archive".ljust(1024))
+    with pytest.warns(UserWarning, match=r"damaged; 4 samples survive"):
+        assert len(open_source(str(tmp_path / "both.tar"))) == 4

@@ -184,3 +184,30 @@ def test_finite_for_sure_and_for_clueless_models(name, scale):
     loss = LOSSES[name](logits, scale * teacher, target)
     loss.backward()
     assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_probabilities_of_exactly_zero(name):
+    """Log-probabilities of float16 graphs underflow to -inf; 0 log 0 is 0, so the loss is that of the logits."""
+    student, _, target = many()
+    sure = torch.full_like(student, -30.0).scatter(1, target[:, None] + 1 - 2 * (target[:, None] > 0), 20.0)
+    sure = sure.scatter(1, target[:, None], 21.0)  # the target and one other class are possible
+    log_probability = sure.half().softmax(1).log()
+    assert log_probability.isneginf().any()
+    losses = []
+    for teacher in (sure, log_probability):
+        logits = student.clone().requires_grad_()
+        losses.append(LOSSES[name](logits, teacher, target))
+        losses[-1].backward()
+        assert logits.grad.isfinite().all()
+    torch.testing.assert_close(*losses, rtol=2e-3, atol=1e-4)
+
+
+def test_dkd_agrees_where_the_teacher_says_nothing_about_the_others():
+    student, _, target = many()
+    certain = torch.full_like(student, -torch.inf).scatter(1, target[:, None], 0.0)
+    logits = student.clone().requires_grad_()
+    loss = dkd(logits, certain, target, alpha=1.0, beta=5.0)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    torch.testing.assert_close(loss, F.cross_entropy(student, target))  # KL of (1, 0) against (p, 1 - p) is -log p

@@ -154,7 +154,7 @@ def test_a_model_folder_keeps_everything_on_the_way(small, tmp_path):
     assert all(bits(encoder.adapters[name]) == bits(loaded.adapters[name]) for name in loaded.adapters)
     back = torch.load(write_eupe_checkpoint(loaded, tmp_path / "back.pt"), weights_only=True)
     assert back.keys() == state.keys() and all(bits(back[name]) == bits(state[name]) for name in state)
-    assert_same_state(torch.load(write_eupe_checkpoint(encoder, tmp_path / "back.pt")), state)
+    assert_same_state(torch.load(write_eupe_checkpoint(encoder, tmp_path / "again.pt")), state)
 
 
 def student(architecture, **options):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from eyespot.encoders import load_encoder
+from eyespot.encoders import load_classifier, load_encoder
 from eyespot.randomness import torch_generator
 
 KERNEL = torch.randn(5, 3, 8, 8, generator=torch_generator("kernel"))
@@ -130,7 +130,16 @@ def test_normalisation_by_options(tmp_path):
     assert not torch.equal(plain(images).patches, patches)
     assert normalising.name != plain.name  # or the feature cache would take them for one teacher
     with pytest.raises(ValueError, match="three numbers"):
-        load_encoder(f"onnx/{file}?mean=0.5")
+        load_encoder(f"onnx/{file}?mean=0.5&std=1")
+    with pytest.raises(ValueError, match="divide by 255"):
+        load_encoder(f"onnx/{file}?mean=123.675,116.28,103.53&std=58.395,57.12,57.375")
+    with pytest.raises(ValueError, match="divide by 255"):
+        load_encoder(f"onnx/{file}?mean=0,0,0&std=255,255,255")
+    with pytest.raises(ValueError, match="above 0"):
+        load_encoder(f"onnx/{file}?mean=0,0,0&std=0,1,1")
+    for alone in ("mean", "std"):
+        with pytest.raises(ValueError, match="state mean= and std= together"):
+            load_encoder(f"onnx/{file}?{alone}=0.5,0.5,0.5")
 
 
 def test_a_file_for_single_pictures_takes_batches_too(tmp_path):
@@ -211,3 +220,35 @@ def test_a_missing_onnxruntime_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'eyespot\[onnx\]'"):
         load_encoder(f"onnx/{tmp_path}/any.onnx")
+
+
+def write_classifier(path, softmax):
+    """The mean colour, 30 times; with a softmax if wanted. The output is called logits either way."""
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("GlobalAveragePool", ["patches"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["summary"]),
+        helper.make_node("MatMul", ["summary", "W"], ["raw" if softmax else "logits"]),
+    ]
+    nodes += [helper.make_node("Softmax", ["raw"], ["logits"], axis=1)] if softmax else []
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["b", 3, 32, 32])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("summary", "patches", "logits")],
+        [numpy_helper.from_array(30 * np.eye(3, dtype=np.float32), "W")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_probabilities_that_are_called_logits(tmp_path, recwarn):
+    plain = load_classifier(f"onnx/{write_classifier(tmp_path / 'plain.onnx', softmax=False)}")
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="output logits holds probabilities .* their logarithm is taken"):
+        through = load_classifier(f"onnx/{write_classifier(tmp_path / 'softmax.onnx', softmax=True)}")
+    images = torch.rand(4, 3, 32, 32)
+    torch.testing.assert_close(through(images).logits.softmax(1), plain(images).logits.softmax(1), rtol=1e-4, atol=1e-5)
+    red = torch.zeros(1, 3, 32, 32)
+    red[:, 0] = 1
+    assert through(red).logits.isfinite().all() and float(through(red).logits.softmax(1)[0, 0]) > 0.9999

@@ -340,7 +340,7 @@ def test_files_that_will_not_do(tmp_path):
     with pytest.raises(ValueError, match=r"to a \.safetensors file"):
         save_text_embeddings(tmp_path / "a.npy", ["cat"], torch.zeros(1, 2))
     with pytest.raises(ValueError, match="do not fit a bias"):
-        save_text_embeddings(tmp_path / "a.safetensors", ["cat"], torch.zeros(1, 2), torch.zeros(2))
+        save_text_embeddings(tmp_path / "new.safetensors", ["cat"], torch.zeros(1, 2), torch.zeros(2))
     (tmp_path / "b.pt").touch()
     with pytest.raises(ValueError, match=r"from \.safetensors or \.npy"):
         load_text_embeddings(tmp_path / "b.pt")

@@ -230,7 +230,7 @@ def test_an_encoder_is_taken_as_it_is(tmp_path):
     assert (encoder.name, encoder.license, encoder.training) == (f"torchhub/{folder}:eyes", "mit", False)
     assert load_encoder(f"torchhub/{folder}:eyes?license=isc").license == "isc"
     with pytest.raises(ValueError, match="states mean, std and size itself"):
-        load_encoder(f"torchhub/{folder}:eyes?mean=0,0,0")
+        load_encoder(f"torchhub/{folder}:eyes?mean=0,0,0&std=1,1,1")
 
 
 @pytest.mark.parametrize(

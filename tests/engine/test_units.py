@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, stored, toy_optim
 
-from eyespot import load_encoder
+from eyespot import Encoder, Features, load_encoder
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.engine import units
@@ -193,3 +193,21 @@ def test_compiled_and_checkpointed_together(tmp_path: Path, monkeypatch: pytest.
     both = train(tmp_path / "both", VIT, compile=True, activation_checkpointing=True)
     for name, value in state_of(plain.task).items():
         torch.testing.assert_close(both.task.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+class File(Encoder):
+    """Like a file of another runtime: no parameters, and nothing that torch could compile."""
+
+    name, summary_dim, patch_dim, stride, default_size = "file", 3, 3, 16, (64, 64)
+
+    def _encode(self, images: torch.Tensor) -> Features:
+        return Features(images.mean((2, 3)), nn.functional.avg_pool2d(images, 16))
+
+
+def test_a_file_of_another_runtime_is_not_compiled() -> None:
+    task = distillation("timm/test_vit?pretrained=false")
+    task.committee.teachers["file"] = file = File()
+    assert any(teacher is file for teacher in task.teachers.values())
+    units.compile_units(task)
+    assert file._compiled_call_impl is None
+    assert any(unit._compiled_call_impl is not None for unit in units_of(task.students["student"]))

@@ -140,12 +140,21 @@ def test_pictures_without_label_do_not_count_and_batches_and_sizes_are_kept():
         (None, ["x", "y", "z"], [0, 1, 2]),
         (["bee", "ant", "cat"], ["ant", "bee", "cat"], [1, 0, 2]),
         (["Bumble_bee", "ant", "cat"], ["cat", "bumble bee"], [2, 0]),
-        (["n01", "n02", "n03"], ["ant", "bee", "cat"], [0, 1, 2]),
+        (["n01", "n02", "n03"], ["2", "0"], [2, 0]),
+        (None, ["0001", "0000", "0002"], [1, 0, 2]),
+        (["2", "0", "1"], ["0", "1", "2"], [1, 2, 0]),
         (["crane", "crane", "cat"], ["crane", "crane", "cat"], [0, 1, 2]),
     ],
 )
-def test_classes_are_matched_by_name_or_else_by_number(own, classes, places):
+def test_classes_are_matched_by_name_or_value_or_position(own, classes, places):
     assert class_places(Knowing(TABLE, own), classes).tolist() == places
+
+
+def test_numbered_folders_of_text_order_go_by_value():
+    """0, 1, 10, 11, 2 ...: twelve folders as they are sorted."""
+    names = sorted(str(number) for number in range(12))
+    assert names[2] == "10"
+    assert class_places(Knowing(torch.eye(12)), names).tolist() == [int(name) for name in names]
 
 
 def test_data_of_another_order_get_the_same_numbers():
@@ -158,7 +167,12 @@ def test_data_of_another_order_get_the_same_numbers():
     ("own", "classes", "message"),
     [
         (None, ["ant", "bee"], "the data have 2 classes, knowing tells 3 apart"),
-        (["n01", "n02", "n03"], ["ant", "bee"], "the data have 2 classes, knowing tells 3 apart"),
+        (
+            ["n01", "n02", "n03"],
+            ["ant", "bee", "cat"],
+            "knows 0 of the data's 3 classes by name, but not ant,",
+        ),
+        (None, ["1", "2", "3"], "numbers up to 3, knowing has outputs 0 to 2"),
         (NAMES, ["ant", "bee", "elk"], "knows 2 of the data's 3 classes by name, but not elk"),
     ],
 )

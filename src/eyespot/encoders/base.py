@@ -328,4 +328,8 @@ def _per_channel(name: str, values: Sequence[float]) -> Tensor:
     tensor = torch.tensor(values, dtype=torch.float32)
     if tensor.shape != (3,):
         raise ValueError(f"{name} takes three numbers, one per channel; got {values!r}")
+    if not all(value <= 1 for value in values):
+        raise ValueError(f"{name} is that of pictures in [0, 1]; {values!r} is for levels 0 to 255: divide by 255")
+    if name == "std" and not all(value > 0 for value in values):
+        raise ValueError(f"std must be above 0, got {values!r}")
     return tensor.view(1, 3, 1, 1)

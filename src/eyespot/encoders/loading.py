@@ -116,6 +116,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         options["weights"] = str(weights)
     if "weights" in options and not source.takes_weights:
         raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
+    if prefix != "python" and ("mean" in options) != ("std" in options):
+        raise ValueError(f"{spec}: state mean= and std= together")
     try:
         encoder = source.create(rest, **options)
     except TypeError as error:

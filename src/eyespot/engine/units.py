@@ -117,13 +117,13 @@ def _once_more(norms: list[_BatchNorm], kernels: list[SDPBackend]) -> Iterator[N
 def compile_units(task: Task) -> None:
     """Sends students, their heads and the teachers through `torch.compile`, unit by unit and in place.
 
-    A network without units is compiled as a whole. Every size of pictures is compiled once, the first time it comes up;
-    names in the state dict stay as they are.
+    A network without units is compiled as a whole; one without parameters, a file of another runtime, is left as it is.
+    Every size of pictures is compiled once, the first time it comes up; names in the state dict stay as they are.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILATIONS)
     accumulated = torch._dynamo.config.accumulated_recompile_limit
     torch._dynamo.config.accumulated_recompile_limit = max(accumulated, MOST_COMPILATIONS)
     networks = [*task.students.values(), *task.teachers.values()]
-    whole = [network for network in networks if not units_of(network)]
+    whole = [network for network in networks if not units_of(network) and any(True for _ in network.parameters())]
     for module in [*units_of(task), *whole]:
         module.compile(backend=BACKEND, dynamic=False)

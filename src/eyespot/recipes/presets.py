@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from eyespot.config import ConfigError, merged
+from eyespot.files import read_text
 from eyespot.specs import suggestion
 
 
@@ -42,7 +43,7 @@ def read_settings(recipe: str, presets: Sequence[str] = (), file: str | Path | N
     """
     layers = [_mapping(preset_text(recipe, name), name) for name in presets]
     if file is not None:
-        layers.append(_mapping(Path(file).read_text(encoding="utf-8"), str(file)))
+        layers.append(_mapping(read_text(file), str(file)))
     settings: dict[str, Any] = {}
     for number, layer in enumerate(layers):
         ground = layer.pop("extends", None)

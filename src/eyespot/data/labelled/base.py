@@ -125,8 +125,10 @@ def _centre_crop(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     scale = max(height / picture.height, width / picture.width) / CROP_SHARE
     whole = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
     left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
-    resized = picture.resize(whole, Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + width, top + height))
+    across, down = picture.width / whole[0], picture.height / whole[1]
+    right, bottom = min((left + width) * across, picture.width), min((top + height) * down, picture.height)
+    # Only what is kept is computed: a line of one pixel by thousands would be enlarged to gigabytes.
+    return picture.resize((width, height), Image.Resampling.BICUBIC, (left * across, top * down, right, bottom))
 
 
 class FileLabels(Sequence[Tensor]):

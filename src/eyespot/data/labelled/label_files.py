@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,14 @@ def check_size(label: Path, size: tuple[int, int], picture: Path) -> None:
 
 
 def read_integers(path: Path) -> np.ndarray:
-    """A PNG with one integer per pixel, [H, W]; a palette picture as indices.
+    """A PNG with one integer per pixel, [H, W]; a palette picture as indices, one of 1 bit as 0 and 1.
 
     Raises:
         ValueError: several channels, or no integers.
     """
     with Image.open(path) as picture:
         values = np.asarray(picture)
+    values = values.astype(np.uint8) if values.dtype == bool else values
     if values.ndim != 2 or values.dtype.kind not in "ui":
         raise ValueError(f"{path}: expected one class number per pixel, got {values.dtype} {values.shape}")
     return values
@@ -64,7 +65,7 @@ def read_mask(path: Path, table: Tensor | None = None) -> Tensor:
     return mask
 
 
-def class_table(classes: Mapping[int, int], ignored: Sequence[int] = (), other: int = REFUSED) -> Tensor:
+def class_table(classes: Mapping[int, int], ignored: Collection[int] = (), other: int = REFUSED) -> Tensor:
     """Table for `read_mask`: [256] int16.
 
     Args:

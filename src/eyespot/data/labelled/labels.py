@@ -78,9 +78,10 @@ def _largest_label(source: PictureSource) -> int:
 
 
 def _unlabelled(source: PictureSource) -> ValueError:
+    why = getattr(source, "why_no_classes", None) or ""
     return ValueError(
-        f"{source.name!r} has no labels. They come from a folder per class, .cls files in shards, or a dataset's label "
-        "column (?label=COLUMN); to learn from a teacher alone, set label.weight to 0"
+        f"{source.name!r} has no labels{why}. They come from a folder per class, .cls files in shards, or a dataset's "
+        "label column (?label=COLUMN); to learn from a teacher alone, set label.weight to 0"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+from eyespot.data.sources.folders import is_picture
 
 
 class LayoutError(FileNotFoundError):
@@ -14,8 +14,8 @@ class LayoutError(FileNotFoundError):
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The picture files directly in `folder`, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    """The picture files directly in `folder`, sorted by name, as training sees them: no hidden ones."""
+    return sorted(path for path in folder.iterdir() if is_picture(path.name))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 import traceback
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -19,6 +22,21 @@ from eyespot.data.sources.fingerprint import fingerprint_of
 
 MOST_BROKEN_IN_A_ROW = 256
 """After so many broken pictures one after another a source counts as broken as a whole."""
+
+SECONDS_AFTER_SIGTERM = 60
+"""So long a worker lives that was asked to end."""
+
+SILENT_SECONDS = 900
+"""So long a batch may take; then workers count as hanging."""
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where workers hand over their batches, on Linux. Containers give it 64 MB unless told otherwise."""
+
+PLENTY = 1 << 30
+"""Free bytes of it that are not looked at more closely."""
+
+BATCHES_PER_WORKER = 3
+"""Two that torch asks for ahead, and one that is taken."""
 
 B = TypeVar("B", bound=Mapping[str, Any])
 
@@ -43,8 +61,13 @@ def dead_workers_explained(workers: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or isinstance(error, DeadWorkerError):
+        if isinstance(error, DeadWorkerError) or not str(error).startswith(("DataLoader worker", "DataLoader timed")):
             raise
+        if "timed out" in str(error):
+            raise DeadWorkerError(
+                f"no data worker has given a batch for {SILENT_SECONDS} s; try workers=0, which reads in this process "
+                "and shows what hangs. The same command continues"
+            ) from error
         raise DeadWorkerError(
             f"a data worker died, most often because memory ran out; try fewer than {workers} workers (workers=0 reads "
             f"in this process). The same command continues. Below it: {error}"
@@ -212,16 +235,34 @@ class BatchLoader(Generic[B]):
             del made
 
     def _torch_loader(self, start_step: int) -> DataLoader[Any]:
+        workers = self._workers and self._workers_that_fit(start_step)
         return DataLoader(
             self._reader,
             batch_size=None,
             sampler=map(self._draws, itertools.count(start_step)),
-            num_workers=self._workers,
+            num_workers=workers,
+            timeout=SILENT_SECONDS if workers else 0,
             collate_fn=_as_it_is,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # otherwise a draw is taken from the global one
-            worker_init_fn=_leave_interrupts_to_the_main_process,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
+
+    def _workers_that_fit(self, step: int) -> int:
+        """How many workers the shared memory has room for: in a full one they would hang or die of SIGBUS."""
+        free = _shared_memory()
+        if free is None or free >= PLENTY:
+            return self._workers
+        batch = sum(value.nbytes for value in self.batch(step).values() if isinstance(value, torch.Tensor))
+        fitting = min(self._workers, int(free // (BATCHES_PER_WORKER * max(1, batch))))
+        if fitting < self._workers:
+            warnings.warn(
+                f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, too little for {self._workers} workers with batches "
+                f"of {batch / 2**20:.0f} MiB: taking {fitting}. Make it larger (docker run --shm-size=8g) or set "
+                "--data.workers",
+                stacklevel=2,
+            )
+        return fitting
 
     def _draws(self, step: int) -> Draws:
         return self._plan.step(step)[self._slice]
@@ -235,9 +276,19 @@ class BatchLoader(Generic[B]):
         return batch
 
 
+def _shared_memory() -> int | None:
+    """Free bytes of the shared memory; None where there is no such thing."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """`timeout`, systemd and SLURM send SIGTERM to a whole group; the main process still wants the batch in progress.
+
+    A worker that nobody ends then ends itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))

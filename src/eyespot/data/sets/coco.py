@@ -20,6 +20,7 @@ from eyespot.data.labelled.points import point_maps
 from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
 from eyespot.dense_tasks import IGNORE, dense_task
+from eyespot.files import read_text
 
 CAPTIONS = Layout(
     "COCO captions",
@@ -177,5 +178,5 @@ def _mask_of(picture: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(read_text(file))
     return content

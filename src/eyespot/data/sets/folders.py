@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from eyespot.data.labelled.base import (
     ClassificationData,
     DensePictures,
     DepthData,
+    FileLabels,
     FilePictures,
     LabelledPictures,
     NormalsData,
@@ -21,12 +23,18 @@ from eyespot.data.labelled.base import (
 )
 from eyespot.data.labelled.dense import open_pairs
 from eyespot.data.labelled.geometry import depth_to_normals
-from eyespot.data.labelled.label_files import REFUSED, read_depth, read_mask, read_matrix
-from eyespot.data.labelled.layout import Layout, LayoutError, list_pictures
+from eyespot.data.labelled.label_files import REFUSED, class_table, read_depth, read_mask, read_matrix
+from eyespot.data.labelled.layout import Layout, LayoutError
 from eyespot.data.loading.sampling import spread
 from eyespot.data.sets.camvid import VOID
-from eyespot.data.sources.folders import FolderSource
+from eyespot.data.sources.folders import FolderSource, picture_paths
 from eyespot.dense_tasks import IGNORE
+from eyespot.files import read_text
+
+MAPS_LOOKED_AT = 16
+"""Depth maps of each split that are looked at to see whether `high` suits them."""
+LEAST_KEPT, LITTLE_KEPT = 0.01, 0.9
+"""Shares of their measured pixels: below the first is an error, below the second a warning."""
 
 CLASSES = Layout("pictures in class folders", "FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg")
 MASKS = Layout("pictures with masks", "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png")
@@ -71,14 +79,14 @@ def class_folders(split: Path, layout: Layout) -> list[str]:
 
 
 def files_by_class(split: Path, layout: Layout) -> list[tuple[Path, str]]:
-    """Picture and class name, sorted, of all class folders in `split`.
+    """Picture and class name, sorted, of all class folders in `split`, with all pictures below them.
 
     Raises:
         LayoutError: no class folders, or one without pictures.
     """
     files = []
     for name in class_folders(split, layout):
-        found = list_pictures(split / name)
+        found = [split / name / path for path in sorted(picture_paths(split / name))]
         if not found:
             raise LayoutError(f"the class folder {split / name} holds no pictures; remove it or fill it")
         files += [(path, name) for path in found]
@@ -106,7 +114,11 @@ def labelled_files(files: Sequence[tuple[Path, str]], classes: Sequence[str], li
 
 
 def open_mask_folder(
-    folder: str | Path, limit: int | None = None, ignore: int | None = None, classes: int | None = None
+    folder: str | Path,
+    limit: int | None = None,
+    ignore: int | None = None,
+    classes: int | None = None,
+    numbers: Sequence[int] = (),
 ) -> SegmentationData:
     """Reads train/images, train/annotations, val/images and val/annotations; masks carry the picture's name, as PNG.
 
@@ -116,20 +128,34 @@ def open_mask_folder(
         ignore: label of pixels that count for nothing; 255 by default, 11 in a folder called `camvid`.
         classes: how many there are. By default the largest label of both splits plus one, for which every mask is
             looked at once; give it for a large data set.
+        numbers: what the masks hold for class 0, 1, ..., if that is something else: 0,255 for masks in black and white.
 
     Raises:
         LayoutError: a missing folder or mask.
-        ValueError: a mask of another size than its picture, one that is not a single-channel integer picture, or a
-            label that is neither below `classes` nor `ignore`. If `classes` is given, only when a mask is looked at.
+        ValueError: masks that show a single class, `numbers` beside `classes`, a mask of another size than its picture,
+            one that is not a single-channel integer picture, or a label that is neither below `classes` nor `ignore`.
+            If `classes` or `numbers` are given, the last only when a mask is looked at.
     """
     folder = Path(folder)
     if ignore is None:
         ignore = VOID if folder.resolve().name.lower() == "camvid" else IGNORE
-    table = None if classes is None else _class_numbers(classes, ignore)
-    setting = "" if classes is None else f"{classes} classes, {ignore} ignored"
+    if numbers and classes is not None:
+        raise ValueError("numbers= says how many classes there are: leave classes= out")
+    table = (
+        class_table({number: place for place, number in enumerate(numbers)}, {ignore} - {*numbers}) if numbers else None
+    )
+    table = table if classes is None else _class_numbers(classes, ignore)
+    setting = "" if table is None else f"{numbers or f'{classes} classes'}, {ignore} ignored"
     train, val = (_open_masks(folder / split, limit, table, setting) for split in ("train", "val"))
+    if numbers:
+        classes = len(numbers)
     if classes is None:
         classes = max(_largest_class(split.labels, ignore) for split in (train, val)) + 1
+    if classes < 2:
+        raise ValueError(
+            f"the masks in {folder} show no class but 0, beside pixels labelled {ignore}, which count for nothing; of "
+            "masks that hold 0 and 255, say that both are classes: ?numbers=0,255"
+        )
     return SegmentationData(train, val, classes, ignore)
 
 
@@ -160,14 +186,43 @@ def open_depth_folder(
         folder: the folder that holds `train` and `val`.
         limit: at most this many pictures per split, evenly spread.
         scale: metres per unit of a PNG; 0.001 for millimetres.
-        high: the largest depth in metres; what is farther counts as not measured.
+        high: the largest depth in metres; what is farther counts as not measured. A warning says so where it is much.
 
     Raises:
         LayoutError: a missing folder or depth map.
+        ValueError: hardly any depth of a split is within `high`.
     """
     read = partial(read_depth, scale=scale, high=high)
     train, val = _open_depths(Path(folder), limit, read, f"depth, scale {scale}, high {high}")
+    for split, labels in (("train", train.labels), ("val", val.labels)):
+        assert isinstance(labels, FileLabels)
+        _check_depths(Path(folder) / split, labels.paths, scale, high)
     return DepthData(train, val, high=high)
+
+
+def _check_depths(split: Path, paths: Sequence[Path], scale: float, high: float) -> None:
+    """Looks at some maps and says how much of them is dropped for being farther than `high`.
+
+    Raises:
+        ValueError: hardly anything is left, or was measured at all.
+    """
+    measured = kept = 0
+    for index in spread(len(paths), MAPS_LOOKED_AT):
+        depth = read_depth(paths[index], scale)
+        measured += int((depth > 0).sum())
+        kept += int(((depth > 0) & (depth <= high)).sum())
+    if kept < LEAST_KEPT * measured or not measured:
+        raise ValueError(
+            f"{kept / max(measured, 1):.1%} of the depths in {split} are up to {high} m (of {measured} measured "
+            f"pixels): nothing to learn or to measure. A larger range is high=METRES, metres per unit of a PNG are "
+            f"scale= ({scale} now)"
+        )
+    if kept < LITTLE_KEPT * measured:
+        warnings.warn(
+            f"{1 - kept / measured:.0%} of the depths in {split} are above {high} m and count as not measured; for all "
+            "of them set high=METRES",
+            stacklevel=4,
+        )
 
 
 def open_normals_folder(
@@ -262,7 +317,7 @@ def open_caption_folder(folder: str | Path, limit: int | None = None) -> Retriev
     captions = []
     for path in pictures.paths:
         file = path.with_suffix(".txt")
-        lines = CAPTIONS.file(file).read_text(encoding="utf-8").splitlines()
+        lines = read_text(CAPTIONS.file(file)).splitlines()
         captions.append([line.strip() for line in lines if line.strip()])
         if not captions[-1]:
             raise CAPTIONS.missing(f"caption in {file}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def open_hub(
     Raises:
         ImportError: `datasets` is missing.
         LayoutError: the data set cannot be loaded.
-        ValueError: no such split or column.
+        ValueError: no such split or column, or a split without labels.
     """
     splits = _load(str(folder), config)
     if val is None:
@@ -88,13 +88,21 @@ def open_hub(
         present(str(folder), "split", name, list(splits))
         for column in (image, label):
             present(str(folder), "column", column, splits[name].column_names)
-    chosen = [splits[name].select(spread(len(splits[name]), limit)) for name in (train, val)]
     classes = class_values(splits[train], label)
-    parts = [
-        LabelledPictures(HubPictures(rows, image), torch.from_numpy(label_numbers(rows, label, classes)))
-        for rows in chosen
-    ]
+    parts = [_open_split(str(folder), name, splits[name], image, label, classes, limit) for name in (train, val)]
     return ClassificationData(parts[0], parts[1], [str(name) for name in classes])
+
+
+def _open_split(
+    folder: str, split: str, rows: Any, image: str, label: str, classes: Sequence[Any], limit: int | None
+) -> LabelledPictures:
+    """The rows of a split that have a label."""
+    numbers = label_numbers(rows, label, classes)
+    labelled = np.flatnonzero(numbers >= 0)
+    if not len(labelled):
+        raise ValueError(f"the split {split} of {folder} has no labels (they are hidden); name another: ?val=SPLIT")
+    chosen = labelled[spread(len(labelled), limit)]
+    return LabelledPictures(HubPictures(rows.select(chosen), image), torch.from_numpy(numbers[chosen]))
 
 
 def _load(source: str, config: str | None) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from eyespot.data.labelled.base import ClassificationData, FilePictures, LabelledPictures
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.sets.folders import class_folders, files_by_class, labelled_files
+from eyespot.files import read_text
 
 LAYOUT = Layout(
     "ImageNet-1k",
@@ -99,7 +100,7 @@ def class_names(folder: Path, wnids: Sequence[str], names: str) -> list[str] | N
         if words and missing:
             raise ValueError(f"{folder}: no class names for {', '.join(missing[:5])}")
         return [words[wnid].split(",")[0].strip() for wnid in wnids] if words else None
-    found = _open_clip_names() if names == "open_clip" else Path(names).read_text().splitlines()
+    found = _open_clip_names() if names == "open_clip" else read_text(names).splitlines()
     if len(found) != len(wnids):
         raise ValueError(f"{names} gives {len(found)} class names, there are {len(wnids)} classes")
     return found
@@ -140,15 +141,15 @@ def _validation_files(base: Path, folder: Path) -> list[tuple[Path, str]]:
 
 def _kaggle_labels(path: Path) -> dict[str, str]:
     """Rows are ImageId and the number and box of each object; all objects of a picture are of one class."""
-    with path.open(newline="") as file:
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    rows = csv.DictReader(read_text(path).splitlines())
+    return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
 
 
 def _devkit_labels(path: Path, folder: Path) -> dict[str, str]:
     """Line k is the devkit's own class number of picture k; `meta.mat` tells its WordNet number."""
     wnids = {number: wnid for number, wnid, _ in _meta(LAYOUT.first(_places(folder, "meta.mat")))}
     return {
-        f"ILSVRC2012_val_{index:08d}": wnids[int(number)] for index, number in enumerate(path.read_text().split(), 1)
+        f"ILSVRC2012_val_{index:08d}": wnids[int(number)] for index, number in enumerate(read_text(path).split(), 1)
     }
 
 
@@ -157,7 +158,7 @@ def _words(folder: Path) -> dict[str, str]:
     for name in ("LOC_synset_mapping.txt", "words.txt"):
         for path in _places(folder, name):
             if path.is_file():
-                lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
+                lines = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
                 return {line[0]: line[1] for line in lines if len(line) == 2}
     for path in _places(folder, "meta.mat"):
         if path.is_file():

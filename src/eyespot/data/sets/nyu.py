@@ -26,6 +26,7 @@ from eyespot.data.labelled.layout import Layout
 from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
 from eyespot.dense_tasks import dense_task
+from eyespot.files import read_text
 
 BTS = Layout(
     "NYUv2",
@@ -132,7 +133,7 @@ def _open_both(
 
 def _pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
     listed = BTS.first(folder / name for name in _LISTS[split])
-    lines = [line.split() for line in listed.read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(listed).splitlines() if line.strip()]
     if not lines or min(map(len, lines)) < 2:
         raise ValueError(f"{listed}: every line must name a picture and a depth map")
     names = [(line[0].lstrip("/"), line[1].lstrip("/")) for line in lines]
@@ -165,7 +166,7 @@ def open_nyud_maps(name: str, folder: Path, split: Split, limit: int | None = No
     Raises:
         LayoutError: a missing list or picture.
     """
-    names = MAPS.file(folder / "gt_sets" / f"{split}.txt").read_text(encoding="utf-8").split()
+    names = read_text(MAPS.file(folder / "gt_sets" / f"{split}.txt")).split()
     chosen = [names[index] for index in spread(len(names), limit)]
     pictures = [MAPS.first(folder / "images" / f"{each}{ending}" for ending in (".jpg", ".png")) for each in chosen]
     return Nyud(name, folder, dict(TASKS), pictures)

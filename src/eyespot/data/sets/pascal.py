@@ -29,6 +29,7 @@ from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
 from eyespot.data.views.paired import parts_or_nothing
 from eyespot.dense_tasks import IGNORE, dense_task
+from eyespot.files import read_text
 
 VOC = Layout(
     "PASCAL VOC 2012",
@@ -98,7 +99,7 @@ def open_voc(
 
 
 def _open_split(base: Path, split: str, masks: str, limit: int | None) -> DensePictures:
-    names = VOC.file(base / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+    names = read_text(VOC.file(base / "ImageSets" / "Segmentation" / f"{split}.txt")).split()
     pictures, labels = VOC.folder(base / "JPEGImages"), VOC.folder(base / masks)
     pairs = [(pictures / f"{name}.jpg", labels / f"{name}.png") for name in names]
     return open_pairs(pairs, limit, VOC, partial(read_mask, table=TABLE), "voc")
@@ -118,7 +119,7 @@ def open_pascal_context_maps(name: str, folder: Path, split: Split, limit: int |
     Raises:
         LayoutError: a missing list.
     """
-    names = CONTEXT.file(folder / "ImageSets" / "Context" / f"{split}.txt").read_text(encoding="utf-8").split()
+    names = read_text(CONTEXT.file(folder / "ImageSets" / "Context" / f"{split}.txt")).split()
     chosen = [names[index] for index in spread(len(names), limit)]
     pictures = [folder / "JPEGImages" / f"{each}.jpg" for each in chosen]
     return PascalContext(name, folder, dict(TASKS), pictures)

@@ -12,6 +12,7 @@ from torch import Tensor
 from eyespot.data.labelled.base import FilePictures, MatchingData, PointPair
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.loading.sampling import spread
+from eyespot.files import read_text
 
 LAYOUT = Layout(
     "SPair-71k",
@@ -47,7 +48,7 @@ def open_spair(
         if value not in known:
             raise ValueError(f"SPair-71k's {name} is {', '.join(known)}; got {value!r}")
     folder = Path(folder)
-    names = LAYOUT.file(folder / "Layout" / size / f"{split}.txt").read_text().split()
+    names = read_text(LAYOUT.file(folder / "Layout" / size / f"{split}.txt")).split()
     annotations = LAYOUT.folder(folder / "PairAnnotation" / split)
     chosen = [_read(annotations, names[index]) for index in spread(len(names), limit)]
     ends = [
@@ -68,7 +69,7 @@ def _read(annotations: Path, name: str) -> dict[str, Any]:
     path = annotations / f"{name}.json"
     if not path.is_file():
         path = annotations / f"{name.replace(':', '_')}.json"  # what some unpackers make of a colon
-    pair: dict[str, Any] = json.loads(LAYOUT.file(path).read_text())
+    pair: dict[str, Any] = json.loads(read_text(LAYOUT.file(path)))
     if len(pair["src_kps"]) != len(pair["trg_kps"]):
         raise ValueError(
             f"{path}: {len(pair['src_kps'])} key points in the one picture, {len(pair['trg_kps'])} in the other"

@@ -13,12 +13,16 @@ from eyespot.data.sources.fingerprint import fingerprint_of
 from eyespot.data.sources.strings import StringTable
 from eyespot.specs import nearest_names
 
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+"""Names of folders, in lower case, that are no classes where all of them are such."""
+
 
 class FolderSource:
     """All pictures below a folder, in the order of their paths.
 
     Known suffixes only; hidden files and folders are passed over, links to folders followed. If every picture lies in
-    a folder of the first level and there are at least two of them, these are the classes (ImageFolder).
+    a folder of the first level and there are at least two of them, these are the classes (ImageFolder), unless they are
+    called like splits (train, val, test).
 
     Args:
         path: the folder.
@@ -40,10 +44,11 @@ class FolderSource:
             raise FileNotFoundError(f"no folder {str(self.root)!r}{nearest_path(self.root)}")
         if not self.root.is_dir():
             raise NotADirectoryError(f"{str(self.root)!r} is a file; give the folder that holds the pictures")
-        paths = sorted(_picture_paths(self.root))
+        paths = sorted(picture_paths(self.root))
         if not paths:
             raise ValueError(_why_empty(self.root))
         self.classes = _class_folders(paths)
+        self.why_no_classes = None if self.classes else _why_no_classes(self.root, paths)
         self._paths = StringTable(paths)
         self._labels = {name: label for label, name in enumerate(self.classes or ())}
 
@@ -67,7 +72,13 @@ class FolderSource:
         return fingerprint_of(f"{path}\t{os.stat(self.root / path).st_size}" for path in self._paths)
 
 
-def _picture_paths(root: Path) -> Iterable[str]:
+def is_picture(name: str) -> bool:
+    """Whether a file of this name counts as a picture: by its suffix; hidden files (also macOS's ._NAME) do not."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def picture_paths(root: Path) -> Iterable[str]:
+    """The pictures in a folder and below, relative to it, in no order; links to folders are followed."""
     seen: set[str] = set()
     for folder, below, files in os.walk(root, followlinks=True, onerror=_raise):
         real = os.path.realpath(folder)
@@ -78,7 +89,7 @@ def _picture_paths(root: Path) -> Iterable[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         prefix = Path(folder).relative_to(root)
         for file in files:
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith("."):
+            if is_picture(file):
                 yield (prefix / file).as_posix()
 
 
@@ -90,7 +101,22 @@ def _class_folders(paths: list[str]) -> list[str] | None:
     if not all("/" in path for path in paths):
         return None
     folders = sorted({path.split("/", 1)[0] for path in paths})
-    return folders if len(folders) > 1 else None
+    return folders if len(folders) > 1 and not _are_splits(folders) else None
+
+
+def _are_splits(folders: Iterable[str]) -> bool:
+    return {folder.lower() for folder in folders} <= SPLITS
+
+
+def _why_no_classes(root: Path, paths: list[str]) -> str:
+    """The end of a message where labels are missed."""
+    folders = sorted({path.split("/", 1)[0] for path in paths if "/" in path})
+    stray = next((path for path in paths if "/" not in path), None)
+    if folders and stray is None and _are_splits(folders):
+        return f"; {', '.join(folders)} in it are splits, no classes: give one of them, {root / folders[0]}"
+    if len(folders) > 1:
+        return f"; {stray} lies beside its {len(folders)} folders: move it away if those are the classes"
+    return ""
 
 
 def _why_empty(root: Path) -> str:

@@ -156,7 +156,11 @@ def label_numbers(rows: Any, column: str, classes: Sequence[Any]) -> np.ndarray:
         ValueError: values that are none of the classes.
     """
     values = rows[column][:]
-    if getattr(rows.features[column], "names", None) is None:
+    names = getattr(rows.features[column], "names", None)
+    if names is not None and list(names) != list(classes):  # the split numbers its classes in another way
+        values = [None if value is None or value < 0 else names[value] for value in values]
+        names = None
+    if names is None:
         number = {value: index for index, value in enumerate(classes)}
         unknown = sorted({value for value in values if value is not None and value not in number})
         if unknown:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption")
 LABEL_SUFFIX = ".cls"
+MOST_LINKS = 40
+"""So many links in a row are followed, as Linux does."""
 
 
 class _Part(NamedTuple):
@@ -64,8 +68,9 @@ class ShardSource:
     """The pictures of WebDataset shards, in the order in which they lie there.
 
     Each shard's headers are read once; a picture is then read by its place in the file. Files are opened per read, so
-    workers share nothing. A damaged shard keeps what lies before the damage, and samples without a picture are passed
-    over; both are counted in a warning. Labels come from `.cls` members; there are no class names.
+    workers share nothing. Links to other members are followed, and several archives may follow one another in a file. A
+    damaged shard keeps what lies before the damage; that, samples without a picture and links that lead nowhere are
+    counted in a warning. Labels come from `.cls` members; there are no class names.
 
     Args:
         paths: the shards, uncompressed.
@@ -130,7 +135,7 @@ class ShardSource:
     def text(self, index: int) -> str | None:
         """The caption in the sample's `.txt` (or `.text`, `.caption`) member, None if it has none."""
         part = self._samples[index].text
-        return None if part == _NOTHING else self._bytes(index, part).decode("utf-8", "replace")
+        return None if part == _NOTHING else self._bytes(index, part).decode("utf-8-sig", "replace")
 
     def fingerprint(self) -> str:
         """A hash of keys and picture sizes; it does not change when the shards are moved or renamed."""
@@ -148,16 +153,22 @@ class ShardSource:
     def _read(self, shard: int) -> list[_Sample]:
         """The samples of one shard that hold a picture."""
         path = self.paths[shard]
-        parts, damaged = _read_headers(path)
+        contents = _read_headers(path)
         samples = []
-        for key, members in parts.items():
+        for key, members in contents.parts.items():
             pictures = [part for suffix, part in members.items() if suffix in SUFFIXES]
             if not pictures:
                 self.without_picture += 1
                 continue
             text = next((members[suffix] for suffix in TEXT_SUFFIXES if suffix in members), _NOTHING)
             samples.append(_Sample(shard, key, pictures[0], members.get(LABEL_SUFFIX, _NOTHING), text))
-        if damaged:
+        if contents.lost_links:
+            warnings.warn(
+                f"{path}: {contents.lost_links} members are links to what is not in it and are left out; pack with tar "
+                "--dereference",
+                stacklevel=4,
+            )
+        if contents.damaged:
             self.damaged.append(path)
             warnings.warn(f"{path} is cut short or damaged; {len(samples)} samples survive", stacklevel=4)
         return samples
@@ -170,7 +181,14 @@ def write_shards(source: PictureSource, folder: str | Path, per_shard: int = 100
 
     Returns:
         The paths of the shards.
+
+    Raises:
+        FileExistsError: there are shards in the folder, which would be mixed with the new ones.
     """
+    if there := sorted(Path(folder).glob("shard-*.tar")):
+        raise FileExistsError(
+            f"{there[0]} is there: shards are not overwritten, nor mixed with others; choose another folder"
+        )
     shards: list[Path] = []
     failures: list[PictureError] = []
     for first in range(0, len(source), per_shard):
@@ -198,38 +216,109 @@ def _write_sample(tar: tarfile.TarFile, key: str, picture: Image.Image, label: i
         tar.addfile(header, io.BytesIO(content))
 
 
-def _read_headers(path: Path) -> tuple[dict[str, dict[str, _Part]], bool]:
-    """The complete members of a tar by key and suffix, and whether the tar is damaged or cut short."""
-    parts: dict[str, dict[str, _Part]] = {}
+@dataclass
+class _Contents:
+    """What the headers of a tar say.
+
+    Attributes:
+        parts: the complete members by key and suffix.
+        damaged: whether the tar is damaged or cut short.
+        lost_links: links whose target is not in the tar.
+    """
+
+    parts: dict[str, dict[str, _Part]] = field(default_factory=dict)
+    damaged: bool = False
+    lost_links: int = 0
+
+
+def _read_headers(path: Path) -> _Contents:
+    """Reads all archives of a file: several may follow one another (`cat a.tar b.tar`)."""
+    contents = _Contents()
     length = path.stat().st_size
+    start: int | None = 0
+    with open(path, "rb") as file:
+        while start is not None and not contents.damaged:
+            file.seek(start)
+            try:
+                start = _read_archive(file, path, length, contents)
+            except ValueError:
+                if start == 0:
+                    raise
+                contents.damaged = True
+    return contents
+
+
+def _read_archive(file: IO[bytes], path: Path, length: int, contents: _Contents) -> int | None:
+    """Reads the archive that begins here; where the next one begins, None if there is none."""
     if length < tarfile.BLOCKSIZE:
-        return parts, True
-    with _open_tar(path) as tar:
-        damaged = False
+        contents.damaged = True
+        return None
+    with _open_tar(file, path) as tar:
+        names: list[str] = []
+        members: dict[str, _Part | str] = {}
         try:
             for member in tar:
-                if member.offset_data + member.size > length:
+                if member.isfile() and member.offset_data + member.size > length:
                     break
-                _sort_in(parts, member)
+                found = _part_or_target(member)
+                if found is not None:
+                    names.append(member.name)
+                    members[posixpath.normpath(member.name)] = found
         except (tarfile.TarError, EOFError):
-            damaged = True
+            contents.damaged = True
         # A sound archive ends with blocks of zeros; `tarfile` also stops, silently, at a header that it cannot read.
-        with open(path, "rb") as file:
-            file.seek(tar.offset)
-            end = file.read(tarfile.BLOCKSIZE)
-    return parts, damaged or end != bytes(tarfile.BLOCKSIZE)
+        file.seek(tar.offset)
+        contents.damaged |= file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
+    for name in names:
+        part = _followed(posixpath.normpath(name), members)
+        if part is None:
+            contents.lost_links += 1
+        else:
+            _sort_in(contents.parts, name, part)
+    return None if contents.damaged else _next_archive(file)
 
 
-def _open_tar(path: Path) -> tarfile.TarFile:
+def _next_archive(file: IO[bytes]) -> int | None:
+    """Where something else than zeros begins, in whole blocks."""
+    place = file.tell()
+    while block := file.read(tarfile.RECORDSIZE):
+        if block.strip(b"\0"):
+            zeros = len(block) - len(block.lstrip(b"\0"))
+            return place + zeros // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        place += len(block)
+    return None
+
+
+def _open_tar(file: IO[bytes], path: Path) -> tarfile.TarFile:
     try:
-        return tarfile.open(path, "r:")
+        return tarfile.open(fileobj=file, mode="r:")
     except tarfile.ReadError as error:
         raise ValueError(f"{str(path)!r} is not an uncompressed tar file: {error}") from error
 
 
-def _sort_in(parts: dict[str, dict[str, _Part]], member: tarfile.TarInfo) -> None:
-    folder, slash, file = member.name.rpartition("/")
+def _part_or_target(member: tarfile.TarInfo) -> _Part | str | None:
+    """Where a file's bytes lie, or the name that a link leads to; None for folders and devices."""
+    if member.isfile():
+        return _Part(member.offset_data, member.size)
+    if member.islnk():
+        return posixpath.normpath(member.linkname)
+    if member.issym():
+        return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+    return None
+
+
+def _followed(name: str, members: Mapping[str, _Part | str]) -> _Part | None:
+    """What a name leads to through links, if that is in the tar."""
+    found: _Part | str | None = name
+    for _ in range(MOST_LINKS):
+        if not isinstance(found, str):
+            return found
+        found = members.get(found)
+    return None
+
+
+def _sort_in(parts: dict[str, dict[str, _Part]], name: str, part: _Part) -> None:
+    folder, slash, file = name.rpartition("/")
     stem, dot, suffix = file.partition(".")
-    if member.isfile() and stem and dot and not stem.startswith("__"):
-        part = _Part(member.offset_data, member.size)
+    if stem and dot and not stem.startswith("__"):
         parts.setdefault(folder + slash + stem, {})[dot + suffix.lower()] = part

@@ -133,7 +133,9 @@ def dkd(
     ours, theirs = (F.log_softmax(values / temperature, 1) for values in (logits, teacher))
     ours_rest, theirs_rest = _others(ours, target), _others(theirs, target)
     target_part = divergence(_target_or_not(ours, ours_rest, target), _target_or_not(theirs, theirs_rest, target))
-    rest = divergence(ours_rest.log_softmax(1), theirs_rest.log_softmax(1))
+    ours_rest, silent = ours_rest.log_softmax(1), theirs_rest.isneginf().all(1, keepdim=True)
+    # A teacher that gives all other classes a probability of exactly 0 says nothing about them: agreed with.
+    rest = divergence(ours_rest, torch.where(silent, ours_rest.detach(), theirs_rest.log_softmax(1)))
     return temperature**2 * (alpha * target_part + beta * rest)
 
 
@@ -191,8 +193,9 @@ def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def divergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    """KL(theirs || ours) of log-probabilities [B, K]: sum over classes, mean over the batch."""
-    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    """KL(theirs || ours) of log-probabilities [B, K]: sum over classes, mean over the batch. 0 log 0 is 0."""
+    possible = theirs.clamp(min=torch.finfo(theirs.dtype).min)  # log 0, which times 0 would be NaN
+    return F.kl_div(ours, possible, reduction="batchmean", log_target=True)
 
 
 def _others(values: Tensor, target: Tensor) -> Tensor:

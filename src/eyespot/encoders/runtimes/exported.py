@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,7 +63,8 @@ class FileEncoder(Encoder):
             aspect of the picture.
         logits: name of the output of a class head, which then fills `Features.logits`; True for the one that is called
             `logits` or `log_probs`, whichever there is. False computes none. Log-probabilities are logits up to a
-            constant per picture: their softmax is the same at any temperature.
+            constant per picture: their softmax is the same at any temperature. Of probabilities the logarithm is taken,
+            and a warning says so.
         prefix: leading tokens that are not patches, if the dense output is tokens.
         mean, std: normalisation the graph expects and does not do itself, three numbers each.
         size: (height, width), or the side of a square, to use when the file leaves the size open.
@@ -100,6 +102,7 @@ class FileEncoder(Encoder):
         self.outputs = (str(summary), str(patches))  # a spec's "?patches=495" arrives as a number
         self.logits = self._class_output() if logits is True else str(logits) if logits is not False else None
         self.prefix = prefix
+        self._are_probabilities = False
         self.facts: dict[str, Any] = json.loads(session.metadata.get("eyespot", "{}"))
         self.license = license or session.metadata.get("license")
         self.lineage = self.facts.get("teachers", [])
@@ -148,14 +151,32 @@ class FileEncoder(Encoder):
         self.stride = -(-height // features.grid[0])
         if features.logits is not None:
             self.num_classes = features.logits.shape[1]
+            self._are_probabilities = self._gives_probabilities((height, width))
             names = self.facts.get("class_names") if self.logits == "logits" else None
             self.class_names = checked_names(names, self.num_classes, self.name)
+
+    def _gives_probabilities(self, size: tuple[int, int]) -> bool:
+        """Whether the class output has been through a softmax already: another one would make every answer unsure."""
+        noise = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
+        noise[0] = noise[0].round()
+        logits = self._encode(noise).logits
+        assert logits is not None
+        found = logits.shape[1] > 1 and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-2).all())
+        if found:
+            warnings.warn(
+                f"{self.name}: output {self.logits} holds probabilities (they sum to 1); their logarithm is taken as "
+                "logits. If the file has an output before its softmax, that is more exact: ?logits=NAME",
+                stacklevel=2,
+            )
+        return found
 
     def _encode(self, images: Tensor) -> Features:
         found = self._run(images.detach().float().cpu())
         patches = self._as_map(found[self.outputs[1]], images.shape[2] / images.shape[3])
         summary = patches.mean((2, 3)) if self.outputs[0] == "mean" else found[self.outputs[0]].flatten(1)
         logits = None if self.logits is None else found[self.logits].flatten(1)
+        if logits is not None and self._are_probabilities:
+            logits = logits.clamp(min=torch.finfo(torch.float32).tiny).log()
         return Features(summary, patches, logits).to(images.device)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:

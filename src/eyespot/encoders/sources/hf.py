@@ -232,8 +232,6 @@ def create_transformers_encoder(
         raise ImportError(f"{name} needs transformers: pip install 'eyespot[hf]'") from error
     if summary not in (None, "pooled"):
         raise ValueError(f"{name}: summary={summary} is unknown; summary=pooled is the vector before the projection")
-    if (mean is None) != (std is None):
-        raise ValueError(f"{name}: state mean= and std= together")
     tower = find_tower(_read_transformers_config(folder.path, name), name, pooled=summary == "pooled")
     if prefix is not None:
         tower = replace(tower, family=replace(tower.family, prefix=prefix))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyespot.files import read_text
+
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 STATE_IT = "state mean=R,G,B and std=R,G,B for pictures in [0, 1]"
@@ -114,7 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             hint = "; it is a model of open_clip, load it by the open_clip/ source"
         raise FileNotFoundError(f"no {CONFIG_FILE} in {folder}{hint}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(read_text(file))
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     if not isinstance(config, dict):

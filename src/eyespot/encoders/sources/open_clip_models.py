@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eyespot.encoders.sources.hf_files import read_license
 from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.files import read_text
 from eyespot.specs import nearest_names
 
 _SMALLEST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
@@ -213,7 +214,7 @@ def _model_of_place(name: str) -> OpenClipModel:
             raise FileNotFoundError(f"no open_clip model in {file.parent}: there is no {file.name}")
     else:
         file = _config_of_repo(name.removeprefix(_HUB))
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = json.loads(read_text(file))
     if "model_cfg" not in config:
         raise ValueError(f"{file} has no model_cfg: it is no open_clip configuration")
     return OpenClipModel(name, None, config["model_cfg"], (config.get("preprocess_cfg", {}),))

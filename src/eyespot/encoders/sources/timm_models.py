@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eyespot.encoders.sources.timm_heads import classes_in
 from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.files import read_text
 from eyespot.specs import nearest_names
 
 
@@ -111,6 +112,6 @@ def read_timm_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"no timm model in {folder}: there is no config.json")
-    config = json.loads(file.read_text())
+    config = json.loads(read_text(file))
     args: dict[str, Any] = config.get("model_args") or {}
     return config["architecture"], {key: value for key, value in args.items() if key != "num_classes"}

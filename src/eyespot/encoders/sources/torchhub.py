@@ -17,6 +17,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
+from eyespot.files import read_text
 from eyespot.specs import nearest_names
 
 Reader = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
@@ -286,7 +287,7 @@ def _names_in(hubconf: Path) -> list[str]:
     """Names that a hubconf.py defines or imports."""
     if not hubconf.is_file():
         return []
-    statements = ast.parse(hubconf.read_text(encoding="utf-8")).body
+    statements = ast.parse(read_text(hubconf)).body
     defined = [statement.name for statement in statements if isinstance(statement, ast.FunctionDef)]
     imports = [statement for statement in statements if isinstance(statement, ast.ImportFrom)]
     return defined + [alias.asname or alias.name for statement in imports for alias in statement.names]

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eyespot.files import atomic_path
+from eyespot.files import atomic_path, read_text
+from eyespot.outputs import MARK, check_output_file
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,17 @@ def save_text_embeddings(
 
     Raises:
         ValueError: numbers that do not fit each other, or another suffix.
+        FileExistsError, IsADirectoryError: `path` is not ours to write over.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"text embeddings are written to a .safetensors file, not to {path.name}")
+    check_output_file(path)
     checked = TextEmbeddings(tuple(names), embeddings, bias)
     tensors = {"embeddings": checked.embeddings} | ({} if bias is None else {"bias": bias})
     cpu = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(cpu, temporary, metadata={"names": json.dumps(list(names))})
+        save_file(cpu, temporary, metadata={"generator": MARK, "names": json.dumps(list(names))})
     return path
 
 
@@ -171,7 +174,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file of names at {path}")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if path.suffix == ".txt":
         return tuple(line.strip() for line in text.splitlines() if line.strip())
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 from eyespot.encoders.sources.python import load_factory
 from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings, save_text_embeddings
 from eyespot.encoders.text.towers import load_hf_text_tower, load_open_clip_text_tower
+from eyespot.files import read_text
 from eyespot.specs import read_options, write_options
 
 __all__ = [
@@ -127,7 +128,7 @@ def _templates_of(entry: str) -> tuple[str, ...]:
     if entry in TEMPLATES:
         return TEMPLATES[entry]()
     if "{}" not in entry and Path(entry).is_file():
-        lines = Path(entry).read_text(encoding="utf-8").splitlines()
+        lines = read_text(entry).splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     return (entry,)
 

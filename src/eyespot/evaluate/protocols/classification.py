@@ -91,11 +91,13 @@ def class_places(encoder: Encoder, classes: Sequence[str]) -> Tensor:
     """For each class of the data its place among the head's outputs, int64.
 
     By name where all of the data's classes are found among the head's (case, underscores and outer blanks do not
-    count): the data may then have another order and fewer classes; the others stay possible wrong answers. By number
-    where no name is shared, one occurs twice or the head's are unknown, and the counts agree.
+    count): the data may then have another order and fewer classes; the others stay possible wrong answers. By value
+    where the data's names are whole numbers (folders 0, 1, 10, 2 ...). By position where the head's names are unknown
+    or one occurs twice, and the counts agree.
 
     Raises:
-        ValueError: an encoder without a head, another number of classes, or only some names that are shared.
+        ValueError: an encoder without a head, another number of classes, names of which only some or none are shared,
+            or numbers beyond the head's outputs.
     """
     if not encoder.num_classes:
         raise ValueError(
@@ -108,7 +110,15 @@ def class_places(encoder: Encoder, classes: Sequence[str]) -> Tensor:
     missing = [name for name in classes if _plain(name) not in own]
     if not missing:
         return torch.tensor([own[_plain(name)] for name in classes])
-    if own and len(missing) < len(classes):
+    numbers = _whole_numbers(classes)
+    if numbers is not None and len(missing) == len(classes):
+        if max(numbers) >= encoder.num_classes:
+            raise ValueError(
+                f"the data's classes are numbers up to {max(numbers)}, {encoder.name} has outputs 0 to "
+                f"{encoder.num_classes - 1}; give the folders names, or numbers from 0"
+            )
+        return torch.tensor(numbers)
+    if own:
         raise ValueError(
             f"{encoder.name} knows {len(classes) - len(missing)} of the data's {len(classes)} classes by name, but not "
             f"{', '.join(missing[:5])}; give it the data's names (class_names=) or data of its own classes"
@@ -120,6 +130,14 @@ def class_places(encoder: Encoder, classes: Sequence[str]) -> Tensor:
             "equally many"
         )
     return torch.arange(len(classes))
+
+
+def _whole_numbers(names: Sequence[str]) -> list[int] | None:
+    """The values of names that are all whole numbers, each another; None for other names."""
+    if not all(name.isascii() and name.isdigit() for name in names):
+        return None
+    values = [int(name) for name in names]
+    return values if len(set(values)) == len(values) else None
 
 
 def _plain(name: str) -> str:

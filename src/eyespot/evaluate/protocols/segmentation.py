@@ -68,6 +68,21 @@ class MeanIoU:
         return float((both[either > 0] / either[either > 0]).mean())
 
 
+def refuse_single_class(metric: MeanIoU) -> None:
+    """Refuses a score for which any answer is right that names the only class there is.
+
+    Raises:
+        ValueError: fewer than two classes in the labels.
+    """
+    classes = int((metric.counts.sum(dim=1) > 0).sum())
+    if classes < 2:
+        raise ValueError(
+            f"the validation masks show {('no class', 'a single class')[classes]} beside pixels labelled "
+            f"{metric.ignore}, which count for nothing, so there is nothing to measure; of masks that hold 0 and 255, "
+            "say that both are classes: mask_folder:FOLDER?numbers=0,255"
+        )
+
+
 def pixel_cross_entropy(logits: Tensor, truth: Tensor, ignore: int) -> Tensor:
     """Mean cross-entropy of logits [b, K, ...] at the labelled ones of pixels [b, ...]; 0 if none is labelled."""
     truth = truth.long()
@@ -122,7 +137,8 @@ def run(
         workers: published: threads that prepare views.
 
     Raises:
-        ValueError: an unknown schedule, or an option that the quick one does not have.
+        ValueError: an unknown schedule, an option that the quick one does not have, or validation masks of fewer than
+            two classes.
     """
     options = {
         "steps": steps,
@@ -140,6 +156,7 @@ def run(
     )
     for predicted, truth in found:
         metric.update(predicted, truth)
+    refuse_single_class(metric)
     return {"mIoU": metric.compute()}
 
 
