@@ -138,6 +138,7 @@ def test_a_file_is_an_encoder(tiny, tiny_file):
     assert (encoder.stride, encoder.native_size, features.grid) == (16, (64, 96), (4, 6))
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_that_of_each_session(tiny, tiny_file):
     """In a process of its own, because a pool that is gone would make the run wait for ever, and the tests with it."""
     script = """

@@ -218,6 +218,7 @@ def test_nothing_is_printed_and_logging_stays_as_it_was(graph, calibration, tmp_
     assert (logging.root.handlers, logging.root.manager.disable) == (handlers, disabled)
 
 
+@pytest.mark.slow
 def test_no_reports_are_sent(tmp_path):
     """In a fresh process, because tests are a place where these libraries send nothing."""
     program = """

@@ -200,7 +200,14 @@ def train_shared(rank: int, size: int, folder: Path, optimizer: str, strategy: s
         torch.save(student.state_dict(), folder / "result.pt")
 
 
-@pytest.mark.parametrize(("optimizer", "foreach"), [("lamb", False), ("lamb", True), ("sgd", True), ("rmsprop", True)])
+@pytest.mark.parametrize(
+    ("optimizer", "foreach"),
+    [
+        ("lamb", False),
+        ("lamb", True),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("sgd", "rmsprop")),
+    ],
+)
 def test_sharded_equals_whole(tmp_path: Path, optimizer: str, foreach: bool) -> None:
     """Norms over slices (LAMB's trust ratios) must be those of the whole weights."""
     assert run_group(1, train_shared, tmp_path / "alone", optimizer, "ddp", False) == ["done"]

@@ -64,7 +64,8 @@ def assert_every_picture_once_per_epoch(folder: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize(
-    ("size", "case"), [(2, "plain"), (2, "all"), (4, "all"), pytest.param(4, "plain", marks=pytest.mark.slow)]
+    ("size", "case"),
+    [(2, "plain"), (2, "all"), *(pytest.param(4, case, marks=pytest.mark.slow) for case in ("all", "plain"))],
 )
 def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, strategy: str, case: str) -> None:
     optim: dict[str, Any] = {} if case == "plain" else {"ema_decay": 0.8, "accumulate": 2}
@@ -80,7 +81,7 @@ def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, str
         ((2, "ddp", 1), (1, "ddp", 0)),
         pytest.param((2, "fsdp", 0), (1, "ddp", 1), marks=pytest.mark.slow),
         pytest.param((2, "ddp", 0), (4, "fsdp", 0), marks=pytest.mark.slow),
-        ((2, "fsdp", 0), (4, "fsdp", 1)),
+        pytest.param((2, "fsdp", 0), (4, "fsdp", 1), marks=pytest.mark.slow),
         ((4, "fsdp", 0), (2, "ddp", 2)),
         pytest.param((1, "ddp", 0), (2, "fsdp", 0), marks=pytest.mark.slow),
     ],

@@ -20,7 +20,7 @@ from eyespot.engine.config import EngineConfig
 from eyespot.engine.metrics import read_lines
 from processes import wait_until
 
-STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 
 
 class FaultyBatches(ToyBatches):

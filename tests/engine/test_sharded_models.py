@@ -103,7 +103,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "spec"), [("vit", VIT), ("cnn", CNN)])
+@pytest.mark.parametrize(("name", "spec"), [("vit", VIT), pytest.param("cnn", CNN, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "engine",
     [

@@ -102,6 +102,7 @@ def test_killed_once_in_every_stage(folder: Path, config: EupeConfig, whole: Pat
     assert_equal_runs(run, whole)
 
 
+@pytest.mark.slow
 def test_interrupted_in_stages_two_and_three(folder: Path, config: EupeConfig, whole: Path) -> None:
     run = folder / "interrupted"
     for number, stage in ((signal.SIGINT, STAGE_2), (signal.SIGTERM, STAGE_3)):

@@ -71,6 +71,7 @@ def test_every_stage_is_probed_in_the_background_and_at_its_end(alone: Path, pro
     assert not (alone / "probes.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_a_probe_runs(folder: Path, alone: Path) -> None:
     """In stage 3; each probed step is there once after that, and the result is the same."""
     run, config = folder / "killed", make_config(folder, probes=PROBES)

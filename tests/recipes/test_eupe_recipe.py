@@ -299,6 +299,7 @@ def test_python_student_stands_for_itself(folder: Path, tmp_path: Path, images: 
     assert torch.equal(load_encoder(f"run/{tmp_path / 'elsewhere'}")(images).patches, expected.patches)
 
 
+@pytest.mark.slow
 def test_cached_teachers_cold_and_warm_give_the_same(folder: Path, tmp_path: Path) -> None:
     changes = {"data": {"views": 2}, "cache": {"folder": str(tmp_path / "cache")}}
     cold = distill(tiny_config(folder, **changes), tmp_path / "cold")
@@ -316,6 +317,7 @@ def test_cached_teachers_cold_and_warm_give_the_same(folder: Path, tmp_path: Pat
 # Several students
 
 
+@pytest.mark.slow
 def test_several_students_become_what_each_becomes_alone(folder: Path, tmp_path: Path) -> None:
     models = {"test_vit": "timm/test_vit", "test_vit2": "timm/test_vit2"}
     made = distill(tiny_config(folder, student={"model": list(models.values())}), tmp_path / "run")
