@@ -94,7 +94,11 @@ def test_a_folder_in_place_of_a_file_stays(kind: str, through: str, precious: Pa
 
 def test_a_page_says_who_wrote_it(tmp_path: Path) -> None:
     Report("Title").write(tmp_path / "report.html")
+    assert MARK in (tmp_path / "report.html").read_text(encoding="utf-8")
     check_output_file(tmp_path / "report.html")
+    (tmp_path / "other.html").write_text("<p>mine")
+    with pytest.raises(FileExistsError, match="not written by eyespot"):
+        check_output_file(tmp_path / "other.html")
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:

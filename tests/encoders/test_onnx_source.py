@@ -222,6 +222,11 @@ def test_a_missing_onnxruntime_says_what_to_install(tmp_path, monkeypatch):
         load_encoder(f"onnx/{tmp_path}/any.onnx")
 
 
+def test_a_comma_in_the_name_of_a_file_says_how_to_write_it():
+    with pytest.raises(ValueError, match="in the name of a file it is written %2C"):
+        load_encoder("timm/test_vit?weights=/disk/e,f.safetensors")
+
+
 def write_classifier(path, softmax):
     """The mean colour, 30 times; with a softmax if wanted. The output is called logits either way."""
     nodes = [

@@ -114,6 +114,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     options = {**read_options(query), **options}
     if weights is not None:
         options["weights"] = str(weights)
+    if isinstance(options.get("weights"), tuple):
+        raise ValueError(f"{spec}: a comma separates values; in the name of a file it is written %2C")
     if "weights" in options and not source.takes_weights:
         raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
     if prefix != "python" and ("mean" in options) != ("std" in options):
