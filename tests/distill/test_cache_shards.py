@@ -133,7 +133,7 @@ OF_RECORDS = {
     "text": lambda path: path.write_text("nothing of the kind"),
 }
 OF_THE_HEAD = {
-    "a bit in a checksum": lambda path: flip(path, read_head(path).start - 6 * 8),
+    "a bit in a checksum": lambda path: flip(path, read_head(path).start - 9 * 8),
     "a bit in the header": lambda path: flip(path, 12),
     "a bit in the header's length": lambda path: flip(path, 6),
     "one byte more": lambda path: path.write_bytes(path.read_bytes() + b"x"),

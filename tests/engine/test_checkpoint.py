@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_holds_what_is_trained_and_nothing_frozen(tmp_path: Path) -> None:
     assert set(stored(trainer.checkpoints.last, "optimizer/")) == moments
     assert same(stored(trainer.checkpoints.last, "ema/"), dict(trainer.ema.values))
     facts = json.loads((trainer.checkpoints.last / "training.json").read_text())
-    assert facts.keys() == {"format", "step", "signature", "seconds"}  # no random state
+    assert facts.keys() == {"format", "step", "signature", "seconds", "contents"}  # no random state
     assert facts["step"] == 10
 
 
@@ -84,6 +85,31 @@ def test_another_configuration_is_refused_with_the_difference(
     assert str(refused.value).splitlines()[1:] == [f"  {shown}"]
     assert "step-00000004.ckpt" in str(refused.value)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+class Painted(ToyBatches):
+    """Pictures that may be painted over, under the same names."""
+
+    def __init__(self, paint: str, fails_at: int | None = None) -> None:
+        super().__init__(fails_at=fails_at)
+        self.paint = paint
+
+    def full_fingerprint(self) -> str:
+        return f"{self.name} {self.paint}"
+
+
+def test_pictures_that_were_changed_on_the_way_are_told_of_once(tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        make_trainer(tmp_path, engine=EVERY_2, data=Painted("red", fails_at=4)).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(Crash):
+            make_trainer(tmp_path, engine=EVERY_2, data=Painted("red", fails_at=5)).train()
+    with pytest.warns(UserWarning, match=r"what is in the pictures .* has changed since step 4"), pytest.raises(Crash):
+        make_trainer(tmp_path, engine=EVERY_2, data=Painted("blue", fails_at=8)).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(tmp_path, engine=EVERY_2, data=Painted("blue")).train()
 
 
 def test_difference_lists_every_nested_entry() -> None:

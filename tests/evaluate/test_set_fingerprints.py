@@ -11,6 +11,7 @@ import pytest
 
 from eyespot.data import open_multitask, open_source
 from eyespot.data.sets import DATASETS, ToyboxConfig, ToyboxData
+from eyespot.evaluate import finished
 from eyespot.evaluate.finished import fingerprint
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABEAAAAABq7kcWAAAAC0lEQVR4nGNgYAQAAAQAAr96P0oAAAAASUVORK5CYII=")
@@ -115,7 +116,10 @@ SINGLE = {
 
 
 @pytest.mark.parametrize("case", SINGLE)
-def test_sets_for_single_tasks(root, case):
+def test_sets_for_single_tasks(root, case, monkeypatch):
+    monkeypatch.setattr(
+        finished, "full_fingerprint", lambda data: data.fingerprint()
+    )  # what is in PNGs is zlib's affair
     task, name, place = case.split(" ")
     options = {"mask_folder": {"classes": 3}}.get(name, {})
     data = DATASETS[name].openers[task](root / place, **options)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from eyespot.data import DataConfig, PictureLoader, PictureSource, ViewConfig, open_source
 from eyespot.data.loading.sampling import spread
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import contents_of, fingerprint_of, full_fingerprint
 from eyespot.randomness import torch_generator
 
 
@@ -46,6 +47,10 @@ class PartSource:
         """See `PictureSource.fingerprint`."""
         return fingerprint_of([self.source.fingerprint(), *map(str, self.numbers)])
 
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`; of the whole source, so that every part tells of a change in any."""
+        return contents_of(self.source)
+
 
 @dataclass(frozen=True)
 class AuditPictures:
@@ -68,8 +73,8 @@ class AuditPictures:
         return PictureLoader(replace(self.data, seed=seed), batch_size, sources=self.training)
 
     def fingerprint(self) -> str:
-        """Tells whether these are the same pictures."""
-        return fingerprint_of(source.fingerprint() for source in self.training)
+        """Tells whether these are the same pictures, down to what is in them."""
+        return fingerprint_of(full_fingerprint(source) for source in self.training)
 
 
 def open_pictures(data: DataConfig, size: int, held_out: int) -> AuditPictures:

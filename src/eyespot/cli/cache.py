@@ -42,7 +42,9 @@ def cache(arguments: Sequence[str]) -> None:
     from eyespot.runs.cached import open_cached
 
     config = config.checked()
-    committee, loader = open_cached(recipe.outline(config), config.data, config.cache, config.engine.precision)
+    committee, loader = open_cached(
+        recipe.outline(config), config.data, config.cache, config.engine.precision, known.verify is not None
+    )
     fabric = start_fabric(config.engine)
     if known.verify is not None:
         _say_what_was_found(verify(committee, loader, fabric, known.verify))

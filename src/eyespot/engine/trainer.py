@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice, pairwise
@@ -48,7 +49,7 @@ class Batches(Protocol):
         """This process's batch of one step."""
 
     def fingerprint(self) -> str:
-        """Tells whether it is the same data."""
+        """Tells whether it is the same data. A method `full_fingerprint` may tell, too, whether its content is."""
 
 
 class Trainer:
@@ -130,6 +131,7 @@ class Trainer:
     def _set_up(self) -> None:
         """Everything up to the first step, from the last checkpoint if there is one."""
         found = self.checkpoints.find(self.processes, self.signature)
+        self._contents = getattr(self.data, "full_fingerprint", self.data.fingerprint)()
         sharded = is_sharded(self.fabric)
         if not sharded:  # what is cut into slices goes to the device piece by piece
             self.task.to(self.fabric.device)
@@ -151,6 +153,7 @@ class Trainer:
             path, facts = found
             restore(path, self.task, self.optimizer, self.ema, self.processes)
             self.step, self.seconds = facts["step"], facts["seconds"]
+            self._tell_of_changes(facts)
         if self.ema is not None and not sharded:
             self._shown.load_state_dict(self.ema.values, assign=True)
 
@@ -286,8 +289,18 @@ class Trainer:
     def _save(self) -> None:
         tensors = tensors_of(self.task, self.optimizer, self.ema)
         refuse_broken_weights(self.task.trained_state(), self.step, self.checkpoints.last, self.processes)
-        facts = {"signature": self.signature, "seconds": self.seconds}
+        facts = {"signature": self.signature, "seconds": self.seconds, "contents": self._contents}
         self.checkpoints.save(self.processes, self.step, facts, tensors)
+
+    def _tell_of_changes(self, facts: Mapping[str, Any]) -> None:
+        """Pictures that were mended on the way are no reason to lose a training, but one to know of."""
+        if self.fabric.is_global_zero and facts.get("contents", self._contents) != self._contents:
+            warnings.warn(
+                f"stage {self.stage}: what is in the pictures or their labels has changed since step {self.step} (of "
+                "more than 2 GiB, or their times). It goes on with those of now; for one training on the same pictures "
+                "throughout, begin a new run",
+                stacklevel=2,
+            )
 
     def _on_device(self, batch: Batch) -> Batch:
         """What the task needs there is moved there, without waiting for it."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from eyespot.data.labelled.base import Pictures, TensorPictures
+from eyespot.data.sources.fingerprint import full_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.evaluate.feature_store import FeatureStore
@@ -62,7 +63,7 @@ def extract(
     wanted = encoder.fitting_size(size)
     setting: dict[str, Any] = {"model": encoder.name, "size": list(wanted), "dense": patches}
     if folder is not None:
-        setting |= {**identity(encoder), "pictures": source.fingerprint()}
+        setting |= {**identity(encoder), "pictures": full_fingerprint(source)}
     with eval_mode(encoder):
         try:
             store = FeatureStore(folder, setting, len(source), np.float32, np.float16)

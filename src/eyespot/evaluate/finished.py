@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,21 @@ from torch import Tensor
 
 from eyespot import __version__
 from eyespot.data.labelled.base import tensor_fingerprint
+from eyespot.data.sources.fingerprint import file_contents, full_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.files import atomic_write_text
 from eyespot.specs import read_options
 
 Scores = Mapping[str, float | None]
+
+CHANGEABLE = {
+    "data": "data (or the same, changed since)",
+    "weights": "weights",
+    "files": "files among its options",
+    "eyespot": "code (another version)",
+}
+"""What may change under the same names, and how it is called."""
 
 
 class FinishedMeasurements:
@@ -30,6 +40,7 @@ class FinishedMeasurements:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._facts: dict[str, dict[str, str]] = {}
 
     def key(self, encoder: Encoder, task: str, data: Any, setting: Mapping[str, Any]) -> str | None:
         """Names one measurement; None if it cannot be told from others (an option that is an object, say).
@@ -47,7 +58,7 @@ class FinishedMeasurements:
             "task": task,
             "data": fingerprint(data),
             "setting": setting,
-            "files": _files_named(setting),
+            "files": files_named(setting),
             "eyespot": __version__,
         }
         switches = encoder.setting()
@@ -58,12 +69,19 @@ class FinishedMeasurements:
             text = json.dumps(facts | switches, sort_keys=True)
         except TypeError:
             return None
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._facts[key] = {name: json.dumps(value, sort_keys=True) for name, value in (facts | switches).items()}
+        return key
 
     def find(self, key: str | None) -> Scores | None:
-        """What was measured under a key, if anything."""
+        """What was measured under a key, if anything.
+
+        Warns:
+            UserWarning: it was measured before, of other data or weights; says which.
+        """
         file = self._file(key)
         if file is None or not file.is_file():
+            self._tell_of_changes(key)
             return None
         found: Scores = json.loads(file.read_text())["values"]
         return found
@@ -72,23 +90,56 @@ class FinishedMeasurements:
         """Remembers a measurement. Floats survive JSON exactly."""
         file = self._file(key)
         if file is not None:
-            atomic_write_text(file, json.dumps({"model": model, "task": task, "values": dict(values)}, indent=1))
+            facts = {name: _short(value) for name, value in self._facts.get(file.stem, {}).items()}
+            kept = {"model": model, "task": task, "values": dict(values), "facts": facts}
+            atomic_write_text(file, json.dumps(kept, indent=1))
+
+    def _tell_of_changes(self, key: str | None) -> None:
+        """Says why something is measured anew that was measured in the same setting before."""
+        if self.folder is None or key is None or not self.folder.is_dir():
+            return
+        now = self._facts[key]
+        wanted = {name: _short(value) for name, value in now.items()}
+        for file in sorted(self.folder.glob("*.json")):
+            then = json.loads(file.read_text()).get("facts", {})
+            changed = {name for name in wanted if then.get(name) != wanted[name]}
+            if then.keys() == wanted.keys() and changed <= CHANGEABLE.keys():
+                what = " and ".join(CHANGEABLE[name] for name in CHANGEABLE if name in changed)
+                task, model = json.loads(now["task"]), json.loads(now["model"])
+                warnings.warn(
+                    f"{task} of {model}: measured before with other {what}; it is measured anew", stacklevel=3
+                )
+                return
 
     def _file(self, key: str | None) -> Path | None:
         return None if self.folder is None or key is None else self.folder / f"{key}.json"
 
 
-def _files_named(setting: Any) -> list[list[Any]]:
-    """Name, size and time of local files that a setting names, as paths or specs: texts, names, reference models."""
+def _short(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def files_named(setting: Any) -> list[tuple[str, int]]:
+    """Local files that a setting names, as paths or specs (texts, names, reference models), and what is in them."""
     if isinstance(setting, Mapping):
-        return [found for value in setting.values() for found in _files_named(value)]
+        setting = list(setting.values())
+    if isinstance(setting, list | tuple):
+        return [found for value in setting for found in files_named(value)]
     if not isinstance(setting, str):
         return []
     spec, _, query = setting.partition("?")
     options = [value for value in read_options(query).values() if isinstance(value, str)]
-    places = [Path(text) for text in (spec, spec.partition("/")[2], *options) if text]
-    files = [file for place in places for file in (sorted(place.rglob("*.safetensors")) if place.is_dir() else [place])]
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    below = spec.partition("/")[2]
+    places = [Path(text) for text in (spec, below, below.rpartition(":")[0], *options) if text]
+    files = [str(file) for place in places for file in _files_at(place)]
+    return list(zip(files, file_contents(files).tolist(), strict=True))
+
+
+def _files_at(place: Path) -> list[Path]:
+    """A file with those beside it that belong to it by name (model.onnx_data, say), or all files of a folder."""
+    if place.is_file():
+        return sorted(file for file in place.parent.iterdir() if file.name.startswith(place.name) and file.is_file())
+    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else []
 
 
 def fingerprint(data: Any) -> Any:
@@ -98,7 +149,7 @@ def fingerprint(data: Any) -> Any:
         TypeError: something that has neither a fingerprint nor fields.
     """
     if hasattr(data, "fingerprint"):
-        return data.fingerprint()
+        return full_fingerprint(data)
     if isinstance(data, Tensor):
         return tensor_fingerprint(data)
     if dataclasses.is_dataclass(data) and not isinstance(data, type):

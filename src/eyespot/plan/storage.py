@@ -120,4 +120,4 @@ def cache_row_bytes(shape: tuple[int, int, int, int], config: CacheConfig) -> in
     """
     summary, width, rows, columns = shape
     kept = min(width, config.rank or width)
-    return RowLayout(config.store, summary, (kept, rows, columns)).record_bytes + 16
+    return RowLayout(config.store, summary, (kept, rows, columns)).record_bytes + 24

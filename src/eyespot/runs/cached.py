@@ -14,7 +14,7 @@ from eyespot.runs.outline import StageOutline, view_size
 
 
 def open_cached(
-    stages: Sequence[StageOutline], data: DataConfig, cache: CacheConfig, precision: str
+    stages: Sequence[StageOutline], data: DataConfig, cache: CacheConfig, precision: str, comparing: bool = False
 ) -> tuple[CachedCommittee, PictureLoader]:
     """The cached committee of a run, and the loader of its pictures; all stages with a cache share both.
 
@@ -25,6 +25,7 @@ def open_cached(
         data: its pictures, with a fixed number of views.
         cache: where the features are kept, and how.
         precision: in which the teachers compute, as in `EngineConfig`.
+        comparing: for `verify`: take what an earlier version kept, without knowing of which pictures.
 
     Raises:
         ValueError: no folder, new views in every epoch, or no stage that could use a cache.
@@ -44,4 +45,4 @@ def open_cached(
     students = {name: load_encoder(spec) for name, spec in cached[0].students.items()}
     data = replace(data, size=view_size(cached[0], students, experts))
     loader = PictureLoader(data, cached[0].config.batch_size)
-    return cached_committee(experts, loader, cache, precision), loader
+    return cached_committee(experts, loader, cache, precision, comparing), loader

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyespot.data.sources.decode import decode_picture
-from eyespot.data.sources.fingerprint import files_fingerprint
+from eyespot.data.sources.fingerprint import FileState, file_contents, files_fingerprint
 
 LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
 
@@ -101,12 +100,12 @@ class FilePictures:
         return torch.from_numpy(np.array(decode_picture(self.paths[index]))).permute(2, 0, 1)
 
     def fingerprint(self) -> str:
-        """See `Pictures.fingerprint`: of names, sizes in bytes and the way of cutting. Taken once."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+        """See `Pictures.fingerprint`: of names, sizes in bytes and the way of cutting."""
         return files_fingerprint(self.paths, f"crop {self.crop}")
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return file_contents(self.paths)
 
 
 def read_fitted(files: Sequence[Path | bytes], size: tuple[int, int], crop: bool) -> Tensor:
@@ -146,7 +145,7 @@ class FileLabels(Sequence[Tensor]):
         self.paths = list(paths)
         self.read = read
         self.setting = setting
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[FileState, Tensor]] = {}
         self._kept_bytes = 0
 
     def __len__(self) -> int:
@@ -160,21 +159,26 @@ class FileLabels(Sequence[Tensor]):
         """One map, or the maps of a slice."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        found = self._kept.get(index)
-        if found is None:
-            found = self.read(self.paths[index])
-            if self._kept_bytes < KEPT_BYTES:
-                self._kept[index] = found
-                self._kept_bytes += found.nbytes
+        state = FileState.of(self.paths[index].stat())
+        if index in self._kept:
+            known, found = self._kept[index]
+            if known == state:
+                return found
+            del self._kept[index]
+            self._kept_bytes -= found.nbytes
+        found = self.read(self.paths[index])
+        if self._kept_bytes < KEPT_BYTES and state.settled():
+            self._kept[index] = (state, found)
+            self._kept_bytes += found.nbytes
         return found
 
     def fingerprint(self) -> str:
-        """See `Pictures.fingerprint`: of names, sizes in bytes and the setting. Taken once."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+        """See `Pictures.fingerprint`: of names, sizes in bytes and the setting."""
         return files_fingerprint(self.paths, self.setting)
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return file_contents(self.paths)
 
 
 @dataclass(frozen=True)

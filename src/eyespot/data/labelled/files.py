@@ -14,7 +14,7 @@ from torch import Tensor
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.labelled.samples import MultiTaskSample
 from eyespot.data.sources.decode import PictureError, decode_picture
-from eyespot.data.sources.fingerprint import files_fingerprint
+from eyespot.data.sources.fingerprint import file_contents, files_fingerprint
 from eyespot.dense_tasks import DenseTask
 
 MapReader = Callable[[], Tensor]
@@ -90,6 +90,10 @@ class FileData(ABC):
     def fingerprint(self) -> str:
         """See `MultiTaskData.fingerprint`: of the names and sizes of all files and of the tasks."""
         return files_fingerprint(self._files(), f"{type(self).__name__} {self.setting()} {' '.join(self.tasks)}")
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`: of the pictures and then of the files of their labels."""
+        return file_contents(list(self._files()))
 
     def setting(self) -> str:
         """What the maps depend on beside the files, in words."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eyespot.data.labelled.base import TensorPictures
+from eyespot.data.sources.fingerprint import contents_of
 from eyespot.dense_tasks import DenseTask
 
 Split = Literal["train", "val"]
@@ -87,3 +89,7 @@ class MultiTaskPictures:
     def fingerprint(self) -> str:
         """See `Pictures.fingerprint`."""
         return self.data.fingerprint()
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return contents_of(self.data)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eyespot.data.loading.sampling import Draws, SamplingPlan
 from eyespot.data.sources.decode import PictureError
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import fingerprint_of, full_fingerprint
 
 MOST_BROKEN_IN_A_ROW = 256
 """After so many broken pictures one after another a source counts as broken as a whole."""
@@ -206,6 +206,10 @@ class BatchLoader(Generic[B]):
     def fingerprint(self) -> str:
         """A hash that tells whether these are the same data in the same order of sources."""
         return fingerprint_of(source.fingerprint() for source in self._reader.sources)
+
+    def full_fingerprint(self) -> str:
+        """The same, down to what is in the pictures."""
+        return fingerprint_of(full_fingerprint(source) for source in self._reader.sources)
 
     def batch(self, step: int) -> B:
         """The batch of one step, made in this process; the same as `batches` gives.

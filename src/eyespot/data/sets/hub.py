@@ -15,7 +15,15 @@ from eyespot.data.labelled.layout import Layout, LayoutError
 from eyespot.data.loading.sampling import spread
 from eyespot.data.sources.decode import decode_picture
 from eyespot.data.sources.fingerprint import fingerprint_of
-from eyespot.data.sources.hub import class_values, content_of, label_numbers, load_splits, present, undecoded
+from eyespot.data.sources.hub import (
+    class_values,
+    content_of,
+    label_numbers,
+    load_splits,
+    present,
+    rows_contents,
+    undecoded,
+)
 
 LAYOUT = Layout(
     "Hugging Face datasets",
@@ -53,6 +61,10 @@ class HubPictures:
     def fingerprint(self) -> str:
         """See `Pictures.fingerprint`: the library's own, which names the data and all that was done to it."""
         return fingerprint_of([self.rows._fingerprint, self.column])
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return rows_contents(self.rows, self.column)
 
 
 def open_hub(

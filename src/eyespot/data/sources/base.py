@@ -40,5 +40,9 @@ class PictureSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """A hash of names and sizes: equal as long as it is the same data, wherever it lies."""
+        """A hash of names and sizes: equal as long as it is the same data, wherever it lies.
+
+        A source of files should also have `eyespot.data.sources.fingerprint.HasContents.contents`, which tells changed
+        pictures of the same size.
+        """
         ...

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, decode_picture
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import file_contents, fingerprint_of
 from eyespot.data.sources.strings import StringTable
 from eyespot.specs import nearest_names
 
@@ -70,6 +71,10 @@ class FolderSource:
     def fingerprint(self) -> str:
         """A hash of the paths below the folder and the files' sizes."""
         return fingerprint_of(f"{path}\t{os.stat(self.root / path).st_size}" for path in self._paths)
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`: of the files."""
+        return file_contents([self.picture_name(index) for index in range(len(self))])
 
 
 def is_picture(name: str) -> bool:

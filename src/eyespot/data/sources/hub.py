@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from eyespot.data.sources.decode import MAX_PIXELS, PictureError, decode_picture
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import combined, file_contents, fingerprint_of
 from eyespot.specs import nearest_names, read_options
 
 PREFIX = "datasets/"
@@ -82,6 +82,10 @@ class HubSource:
         """A hash of the library's own fingerprint of the split, and of the columns; no picture is read for it."""
         return self._fingerprint
 
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return rows_contents(self._rows, self._column)
+
     def _file(self, index: int) -> bytes | Path:
         try:
             return content_of(self._rows[index][self._column])
@@ -136,6 +140,30 @@ def content_of(file: Mapping[str, Any] | None) -> bytes | Path:
     if not file or not (file["bytes"] or file["path"]):
         raise ValueError("the row holds no picture")
     return file["bytes"] or Path(file["path"])
+
+
+def rows_contents(rows: Any, column: str) -> np.ndarray:
+    """For `HasContents.contents`, int64 [N]: of the library's tables, which hold labels and often the pictures, too.
+
+    Args:
+        rows: what `undecoded` gave.
+        column: of the pictures; those that lie in files of their own are read there.
+    """
+    tables = file_contents([file["filename"] for file in rows.cache_files])
+    structs = rows.data.column(column).chunks
+    files = [
+        None if content else path
+        for struct in structs
+        for content, path in zip(
+            struct.field("bytes").is_valid().to_pylist(), struct.field("path").to_pylist(), strict=True
+        )
+    ]
+    own = np.zeros(len(files), np.int64)
+    apart = [number for number, path in enumerate(files) if path and Path(path).is_file()]
+    own[apart] = file_contents([str(files[number]) for number in apart])
+    numbers = combined(*(np.full(len(files), table) for table in tables), own)
+    order = rows._indices
+    return numbers if order is None else numbers[order.column(0).to_numpy()]
 
 
 def class_values(rows: Any, column: str) -> Sequence[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, PictureError, decode_picture
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import Place, combined, file_contents, fingerprint_of
 from eyespot.data.sources.strings import StringTable
 from eyespot.files import atomic_path
 
@@ -141,6 +141,16 @@ class ShardSource:
         """A hash of keys and picture sizes; it does not change when the shards are moved or renamed."""
         samples = (self._samples[index] for index in range(len(self)))
         return fingerprint_of(f"{sample.key}\t{sample.picture.size}" for sample in samples)
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`: of each sample's picture, label and caption."""
+        samples = [self._samples[index] for index in range(len(self))]
+        places = [
+            Place(self.paths[sample.shard], part.offset, max(part.size, 0))
+            for sample in samples
+            for part in (sample.picture, sample.label, sample.text)
+        ]
+        return combined(*file_contents(places).reshape(-1, 3).T)
 
     def _bytes(self, index: int, part: _Part) -> bytes:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.edges import thinned
 from eyespot.data.labelled.samples import MultiTaskData, MultiTaskSample
-from eyespot.data.sources.fingerprint import fingerprint_of
+from eyespot.data.sources.fingerprint import contents_of, fingerprint_of
 from eyespot.dense_tasks import IGNORE, DenseTask, Kind
 
 
@@ -86,3 +87,7 @@ class ResizedData:
     def fingerprint(self) -> str:
         """See `MultiTaskData.fingerprint`."""
         return fingerprint_of([self.data.fingerprint(), f"{self.size[0]}x{self.size[1]}"])
+
+    def contents(self) -> np.ndarray:
+        """See `HasContents.contents`."""
+        return contents_of(self.data)

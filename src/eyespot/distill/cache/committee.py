@@ -40,10 +40,13 @@ class CachedCommittee(nn.Module):
         setting: everything else that the features depend on (data fingerprint, view settings, seed), JSON-able.
         source_lengths: pictures per data source, in order.
         views: views per picture.
+        contents: int64 [pictures], what is in each picture of all sources (`HasContents.contents`): features of one
+            that has changed are computed again. None stands for pictures that do not change.
         store: how numbers are kept, see `CacheConfig`.
         rank: principal components to keep of each patch; None keeps every channel.
         sample: gives batches for the principal components, the same in every process; None takes the first pictures
             that are computed.
+        comparing: take rows that do not say what was in their pictures, to compare them; see `ShardReader`.
 
     Attributes:
         must_keep: raise a `CacheError` for features that cannot be written, rather than warn and go on.
@@ -61,21 +64,25 @@ class CachedCommittee(nn.Module):
         setting: dict[str, Any],
         source_lengths: Sequence[int],
         views: int,
+        contents: np.ndarray | None = None,
         store: StoreKind = "bfloat16",
         rank: int | None = None,
         sample: Callable[[], Iterable[PictureBatch]] | None = None,
+        comparing: bool = False,
     ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.rows = RowNumbers(source_lengths, views)
+        pictures = np.zeros(self.rows.count, np.int64) if contents is None else np.repeat(contents, views)
         self.caches = {
             name: TeacherCache(
                 self.folder / name,
                 {"teacher": teacher_identity(teacher), **setting, "views": views, "max_grid": committee.max_grid},
-                self.rows.count,
+                pictures,
                 teacher.name,
                 store,
                 rank,
+                comparing,
             )
             for name, teacher in committee.items()
         }

@@ -18,7 +18,7 @@ from eyespot.data.loading.pictures import PictureLoader
 from eyespot.distill.cache.build import part_of
 from eyespot.distill.cache.committee import CachedCommittee
 
-ROW_BYTES = 16
+ROW_BYTES = 24
 """Of a row's number and checksum, beside its record."""
 
 Value = TypeVar("Value")

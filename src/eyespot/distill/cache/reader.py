@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyespot.data.sources.fingerprint import SETTLED
+from eyespot.distill.cache.config import CacheError
 from eyespot.distill.cache.shards import ShardHead, checksum, read_head
+from eyespot.files import atomic_path
 
 DESCRIPTION = "cache.json"
-SETTLED = 2 * 10**9
-"""Nanoseconds after which a folder's time of change is told apart from that of the next change, on any disk."""
+COMPARED = "pictures.npy"
+"""What was in the pictures when the rows of shards that do not say so were compared with their teacher."""
 
 
 class DamagedCacheWarning(UserWarning):
@@ -26,26 +29,35 @@ class DamagedCacheWarning(UserWarning):
 class ShardReader:
     """The rows that are there, and where.
 
-    It keeps twelve bytes per row and no open files, so it can be pickled or forked into data workers. When a row is
-    missing it looks for new shards, if the folder has changed. A shard in which anything is wrong is removed and named
-    in a `DamagedCacheWarning`; all its rows count as missing, so that they are computed again.
+    It keeps some twenty bytes per row and no open files, so it can be pickled or forked into data workers. When a row
+    is missing it looks for new shards, if the folder has changed. A row whose picture has changed since counts as
+    missing. A shard in which anything is wrong is removed and named in a `DamagedCacheWarning`; all its rows count as
+    missing, so that they are computed again.
 
     Args:
         folder: of one teacher.
         rows: how many rows there can be.
+        pictures: int64 [rows], what is in each row's picture now (`HasContents.contents`); zeros if None.
+        comparing: rows that do not say what was in their pictures count as there: they are going to be compared.
 
     Attributes:
         record_bytes: bytes per row, 0 before the folder is there.
         removed: what was found damaged, "path: reason" each.
+
+    Raises:
+        CacheError: rows that do not say what was in their pictures, and were not compared.
     """
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, rows: int, pictures: np.ndarray | None = None, comparing: bool = False) -> None:
         self.folder = folder
+        self.pictures = np.zeros(rows, np.int64) if pictures is None else pictures
+        self._comparing, self._to_take_over = comparing, False
         self.record_bytes = 0
         # Zeros take no memory until they are written to; shards are therefore counted from 1.
         self._shard = np.zeros(rows, np.int32)
         self._position = np.zeros(rows, np.int32)
         self._checksum = np.zeros(rows, np.uint32)
+        self._outdated = np.zeros(rows, bool)
         self._shards: list[tuple[Path, int]] = []
         self._known: set[str] = set()
         self._changed: int | None = None
@@ -56,6 +68,11 @@ class ShardReader:
     def shards(self) -> int:
         """How many shards are known to be there."""
         return len(self._known)
+
+    @property
+    def outdated(self) -> np.ndarray:
+        """Rows int64 [n] that are there, but of what their pictures were earlier."""
+        return np.flatnonzero(self._outdated & (self._shard == 0))
 
     def has(self, rows: np.ndarray) -> np.ndarray:
         """[n] bool: which of the rows int64 [n] are there, as far as is known."""
@@ -123,10 +140,37 @@ class ShardReader:
         self._point(len(self._shards), head)
 
     def _point(self, number: int, head: ShardHead) -> None:
-        """From now on the rows of this shard are read from it."""
-        self._shard[head.rows] = number
-        self._position[head.rows] = np.arange(len(head.rows))
-        self._checksum[head.rows] = head.checksums
+        """From now on the rows of this shard are read from it, but for those whose pictures have changed."""
+        current = np.flatnonzero(self._pictures_of(head) == self.pictures[head.rows])
+        rows = head.rows[current]
+        self._outdated[head.rows] = True
+        self._outdated[rows] = False
+        self._shard[rows] = number
+        self._position[rows] = current
+        self._checksum[rows] = head.checksums[current]
+
+    def _pictures_of(self, head: ShardHead) -> np.ndarray:
+        """int64 [n]: what was in the pictures of a shard's rows."""
+        if head.pictures is not None:
+            return head.pictures
+        try:
+            return np.load(self.folder / COMPARED)[head.rows]
+        except FileNotFoundError as error:
+            if self._comparing:
+                self._to_take_over = True
+                return self.pictures[head.rows]
+            raise CacheError(
+                f"{self.folder} was made by an earlier version, which did not note what was in the pictures. `eyespot "
+                "cache`, with the recipe and settings of this run and --verify 100, compares rows with what the "
+                "teachers say of the pictures now, and takes the cache over if they agree; or name another cache.folder"
+            ) from error
+
+    def take_over(self) -> None:
+        """From now on, rows that were compared and do not say of what they are count as those of today's pictures."""
+        if not self._to_take_over:
+            return
+        with atomic_path(self.folder / COMPARED) as temporary, open(temporary, "wb") as file:
+            np.save(file, self.pictures)
 
     def _check(self, head: ShardHead) -> None:
         if head.record_bytes != self.record_bytes:

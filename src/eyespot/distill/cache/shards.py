@@ -1,8 +1,9 @@
 """Shards: files of rows that many processes write and read at once, none of them waiting for another.
 
-A shard holds any rows, in safetensors: `rows` int64 [n], `checksum` int64 [n] and `records` uint8 [n, bytes]. It is
-written under a temporary name and renamed, so it is there as a whole or not at all. What a reader finds wrong is
-removed and named, and its rows count as missing.
+A shard holds any rows, in safetensors: `rows` int64 [n], `checksum` int64 [n], `pictures` int64 [n] (what was in the
+picture, see `HasContents.contents`; shards of earlier versions lack it) and `records` uint8 [n, bytes]. It is written
+under a temporary name and renamed, so it is there as a whole or not at all. What a reader finds wrong is removed and
+named, and its rows count as missing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from eyespot.files import atomic_path
 LEFT_BEHIND_SECONDS = 3600.0
 """A temporary file this old is nobody's any more."""
 
-_TENSORS = ("rows", "checksum", "records")
+_NUMBERS = ("rows", "checksum", "pictures")
 
 
 def checksum(record: memoryview, row: int) -> int:
@@ -35,8 +36,8 @@ def checksum(record: memoryview, row: int) -> int:
     return zlib.crc32(record, row & 0xFFFFFFFF)
 
 
-def write_shard(folder: Path, rows: Tensor, records: Tensor) -> Path:
-    """Writes rows int64 [n] with their records uint8 [n, bytes] as one shard.
+def write_shard(folder: Path, rows: Tensor, records: Tensor, pictures: Tensor | None = None) -> Path:
+    """Writes rows int64 [n] with their records uint8 [n, bytes] and pictures' contents int64 [n] (or 0) as one shard.
 
     Its name follows from its content, so that writing the same rows twice makes one file.
 
@@ -46,12 +47,17 @@ def write_shard(folder: Path, rows: Tensor, records: Tensor) -> Path:
     checksums = torch.tensor(
         [checksum(record.data, row) for record, row in zip(records.numpy(), rows.tolist(), strict=True)]
     )
-    digest = hashlib.sha256(rows.numpy().tobytes() + checksums.numpy().tobytes()).hexdigest()[:16]
+    tensors = {
+        "rows": rows,
+        "checksum": checksums,
+        "pictures": torch.zeros_like(rows) if pictures is None else pictures,
+    }
+    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors.values())).hexdigest()[:16]
     path = folder / f"rows-{digest}.safetensors"
     _sweep(folder)
     with atomic_path(path) as temporary:
         try:
-            save_file({"rows": rows, "checksum": checksums, "records": records}, temporary)
+            save_file({**tensors, "records": records}, temporary)
         except SafetensorError as error:  # how a full disk is told by that library
             raise OSError(str(error)) from error
     return path
@@ -72,12 +78,14 @@ class ShardHead:
     Attributes:
         rows: int64 [n].
         checksums: int64 [n].
+        pictures: int64 [n]; None in shards of earlier versions.
         start: byte in the file at which the first record begins.
         record_bytes: bytes per row.
     """
 
     rows: np.ndarray
     checksums: np.ndarray
+    pictures: np.ndarray | None
     start: int
     record_bytes: int
 
@@ -97,16 +105,18 @@ def read_head(path: Path) -> ShardHead:
         try:
             header = json.loads(file.read(length))
             count, record_bytes = header["records"]["shape"]
-            places = {name: [8 + length + place for place in header[name]["data_offsets"]] for name in _TENSORS}
+            names = [name for name in (*_NUMBERS, "records") if name in header or name != "pictures"]
+            places = {name: [8 + length + place for place in header[name]["data_offsets"]] for name in names}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError("its header cannot be read") from error
         sizes = {name: stop - start for name, (start, stop) in places.items()}
-        if sizes != {"rows": 8 * count, "checksum": 8 * count, "records": count * record_bytes}:
+        if sizes != {**dict.fromkeys(names, 8 * count), "records": count * record_bytes}:
             raise ValueError("its tensors do not fit together")
         if max(stop for _, stop in places.values()) != size:
             raise ValueError("it is cut short")
-        rows, checksums = (_read_numbers(file, *places[name]) for name in ("rows", "checksum"))
-    return ShardHead(rows, checksums, places["records"][0], record_bytes)
+        numbers = {name: _read_numbers(file, *places[name]) for name in names if name != "records"}
+    pictures = numbers.get("pictures")
+    return ShardHead(numbers["rows"], numbers["checksum"], pictures, places["records"][0], record_bytes)
 
 
 def _read_numbers(file: BinaryIO, start: int, stop: int) -> np.ndarray:

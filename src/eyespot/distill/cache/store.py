@@ -43,10 +43,11 @@ class TeacherCache:
     Args:
         folder: of this teacher.
         setting: everything that the features depend on, JSON-able.
-        rows: how many rows there can be.
+        pictures: int64 [n], what is in the picture of each row that there can be; see `HasContents.contents`.
         teacher: its name, for messages.
         store: how numbers are kept.
         rank: principal components to keep of each patch; None, or no fewer than the teacher has channels, keeps all.
+        comparing: see `ShardReader`.
 
     Raises:
         CacheMismatchError: the folder was made with another setting.
@@ -54,9 +55,17 @@ class TeacherCache:
     """
 
     def __init__(
-        self, folder: Path, setting: dict[str, Any], rows: int, teacher: str, store: StoreKind, rank: int | None
+        self,
+        folder: Path,
+        setting: dict[str, Any],
+        pictures: np.ndarray,
+        teacher: str,
+        store: StoreKind,
+        rank: int | None,
+        comparing: bool = False,
     ) -> None:
         self.folder = folder
+        rows = len(pictures)
         self.setting = json.loads(json.dumps({**setting, "rows": rows, "store": store, "rank": rank}))
         self.codec: Codec | None = None
         self._teacher, self._store, self._rank = teacher, store, rank
@@ -64,7 +73,7 @@ class TeacherCache:
         self._waiting_since = 0.0
         if (folder / DESCRIPTION).exists():
             self.codec = self._recorded()
-        self.reader = ShardReader(folder, rows)
+        self.reader = ShardReader(folder, rows, pictures, comparing)
 
     @property
     def kept_variance(self) -> float | None:
@@ -145,7 +154,8 @@ class TeacherCache:
             return
         rows = torch.tensor([row for row, _ in waiting])
         try:
-            write_shard(self.folder, rows, torch.stack([record for _, record in waiting]))
+            records = torch.stack([record for _, record in waiting])
+            write_shard(self.folder, rows, records, torch.from_numpy(self.reader.pictures[rows.numpy()]))
         except OSError as error:
             raise CacheError(
                 f"cannot write {len(rows)} rows to the teacher cache in {self.folder} ({error}); make room there, or "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from eyespot.data.labelled.base import Pictures
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank
+from eyespot.evaluate.finished import files_named, fingerprint
 from eyespot.randomness import torch_generator
 
 RANKME_EPSILON = 1e-7
@@ -164,7 +166,8 @@ def run(
     few = torch.randperm(len(summaries), generator=torch_generator(seed, "pairs of the geometry"))[:PAIRED]
     other = None
     if reference is not None:
-        other = _summaries_of(reference, data, bank.size, bank.batch_size, bank.folder)  # type: ignore[arg-type]
+        same = (fingerprint(data), *files_named(reference if isinstance(reference, str) else None))
+        other = _summaries_of(reference, data, bank.size, bank.batch_size, bank.folder, same)  # type: ignore[arg-type]
     return {
         "RankMe": rankme(summaries),
         "effective rank": effective_rank(summaries),
@@ -183,6 +186,8 @@ def _summaries_of(
     size: int | tuple[int, int] | None,
     batch_size: int,
     folder: Path | None,
+    _: tuple[Any, ...],
 ) -> Tensor:
+    """The last argument says what is in the files of pictures and reference: as long as that is the same, they are."""
     encoder = load_encoder(reference) if isinstance(reference, str) else reference
     return FeatureBank(encoder, size, batch_size, folder=folder).summaries(data)

@@ -12,6 +12,7 @@ from torch import Tensor
 from eyespot.data.labelled.base import RetrievalData
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower
 from eyespot.evaluate.extraction import FeatureBank
+from eyespot.evaluate.finished import files_named
 from eyespot.evaluate.protocols.zero_shot import text_space
 
 RANKS = (1, 5, 10)
@@ -71,7 +72,9 @@ def run(
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     captions = tuple(caption for of_picture in data.captions for caption in of_picture)
     embedded = (
-        _embedded_by_spec(text, wording, captions) if isinstance(text, str) else _embedded(text, wording, captions)
+        _embedded_by_spec(text, wording, captions, tuple(files_named([text, wording])))
+        if isinstance(text, str)
+        else _embedded(text, wording, captions)
     )
     into_space = text_space(bank.encoder, embedded.shape[1], space)
     if into_space is None:
@@ -85,7 +88,10 @@ def run(
 
 
 @lru_cache(maxsize=2)  # the rows of a table share one text
-def _embedded_by_spec(text: str, wording: tuple[str, ...], captions: tuple[str, ...]) -> Tensor:
+def _embedded_by_spec(
+    text: str, wording: tuple[str, ...], captions: tuple[str, ...], _: tuple[tuple[str, int], ...]
+) -> Tensor:
+    """The last argument says what is in the files: as long as that is the same, the text is."""
     return _embedded(load_text_tower(text), wording, captions)
 
 

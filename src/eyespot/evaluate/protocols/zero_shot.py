@@ -23,6 +23,7 @@ from eyespot.encoders.naming import short_names
 from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower, read_templates
 from eyespot.evaluate.extraction import FeatureBank
+from eyespot.evaluate.finished import files_named
 
 EMBEDDING_SUFFIXES = (".npy", ".safetensors")
 
@@ -130,7 +131,7 @@ def _class_text(
     """Which of the classes can be told by name, and their embeddings."""
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     if isinstance(text, str):
-        known, embeddings = _loaded(text, names, wording, classes)
+        known, embeddings = _loaded(text, names, wording, classes, tuple(files_named([text, names, wording])))
     else:
         known, embeddings = _embedded(text, wording, classes)
     if len(known) < 2:
@@ -139,7 +140,10 @@ def _class_text(
 
 
 @lru_cache(maxsize=8)  # the rows of a table share one text
-def _loaded(text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...]) -> Any:
+def _loaded(
+    text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...], _: tuple[tuple[str, int], ...]
+) -> Any:
+    """The last argument says what is in the files: as long as that is the same, the text is."""
     if text.partition("?")[0].endswith(EMBEDDING_SUFFIXES):
         return _embedded(load_text_embeddings(text, names), wording, classes)
     return _embedded(load_text_tower(text), wording, classes)

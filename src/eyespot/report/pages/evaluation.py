@@ -20,6 +20,7 @@ from eyespot.data.labelled.base import (
 )
 from eyespot.data.labelled.samples import MultiTaskPictures
 from eyespot.data.loading.sampling import spread
+from eyespot.data.sources.fingerprint import full_fingerprint
 from eyespot.encoders import Encoder
 from eyespot.encoders.lineage import Teacher, describe
 from eyespot.evaluate.extraction import FeatureBank
@@ -309,7 +310,7 @@ def sample_pictures(data: Mapping[str, Any], side: int) -> Tensor | None:
     for opened in data.values():
         source = _pictures_of(opened)
         if source is not None:
-            sources.setdefault(source.fingerprint(), source)
+            sources.setdefault(full_fingerprint(source), source)
     if not sources:
         return None
     each = [spread(len(source), _PHOTOS) for source in sources.values()]
