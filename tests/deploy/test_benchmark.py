@@ -82,6 +82,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkTable, P
     return table, folder
 
 
+@pytest.mark.slow
 def test_every_runtime_has_its_row_in_the_order_asked_for(results: tuple[BenchmarkTable, Path]) -> None:
     table, _ = results
     assert [(row.runtime, row.state) for row in table.rows] == [

@@ -66,6 +66,7 @@ def test_the_program_computes_what_the_model_computes(vit):
     assert numeric_check(module, Evaluated(package), graph.names, [graph.example()]).passed
 
 
+@pytest.mark.slow
 def test_so_does_that_of_a_cnn(tmp_path, coremltools):
     module, graph, package = converted(tmp_path, "timm/test_byobnet", size=(64, 96), pretrained=False)
     assert numeric_check(module, Evaluated(package), graph.names, [graph.example()]).passed

@@ -162,6 +162,7 @@ print("done")
 @pytest.mark.parametrize(
     ("kept", "rounded"), [([], 12 * 192**2), pytest.param(LAYERS[:-1], 4 * 192**2, marks=pytest.mark.formats)]
 )
+@pytest.mark.slow
 def test_int8_is_near_and_smaller_by_what_was_rounded(tiny, tiny_file, tmp_path, kept, rounded):
     file = tmp_path / "model.pte"
     executorch.write_int8(tiny, file, list(pictures(2, 64, 96).split(1)), keep_float=kept)

@@ -49,6 +49,7 @@ def test_a_file_says_what_the_model_says_and_knows_where_it_comes_from(tmp_path,
 
 
 @pytest.mark.parametrize("format", ["onnx", pytest.param("torch", marks=pytest.mark.formats)])
+@pytest.mark.slow
 def test_open_sizes_give_the_eager_result_at_sizes_that_were_not_traced(tmp_path, format):
     encoder = load_encoder(ROPE)
     done = export(encoder, format, tmp_path / "out", image_size="dynamic", batch="dynamic", say=quiet)

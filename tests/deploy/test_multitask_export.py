@@ -23,6 +23,7 @@ def quiet(text):
 
 @torch.no_grad()
 @pytest.mark.parametrize("through", [pytest.param("function", marks=pytest.mark.formats), "command"])
+@pytest.mark.slow
 def test_a_file_answers_all_tasks_without_the_paths_that_are_off(tmp_path, capsys, through):
     model, images = tiny(tasks=TWO), pictures(1)
     model.adapters = {"aligners.sam.0.weight": torch.randn(4, 32)}

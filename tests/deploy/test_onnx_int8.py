@@ -52,7 +52,7 @@ def run_as(file, tmp_path):
     return Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=["vit", "cnn", pytest.param("convnext", marks=pytest.mark.slow)])
 def made(request, tmp_path_factory):
     """(which, encoder, graph, float file, int8 file)."""
     torch.manual_seed(0)

@@ -137,6 +137,7 @@ def test_bf16_is_another_precision(encoder, file):
         "vit_tiny_patch16_dinov3_qkvb",
     ],
 )
+@pytest.mark.slow
 def test_open_shapes(name, tmp_path):
     encoder = encoder_of(f"timm/{name}?pretrained=false" + ("&depth=1" if "dinov3" in name else ""))
     write(trace(exportable(encoder), batch=None, size=None), tmp_path / "model.xml")

@@ -106,6 +106,7 @@ def test_large_files_go_their_own_way(hub: Hub, run: Path) -> None:
     assert hub.files("me/tiny")["model.safetensors"] == (run / "student/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_machine_reads_it_back_in_timm_and_eyespot(hub: Hub, run: Path, tmp_path: Path) -> None:
     push(run, "me/tiny")
     push(write_student(tmp_path / "second", ["gemma"], seed=1), "me/tiny", revision="second", say=str)

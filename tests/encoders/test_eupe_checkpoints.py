@@ -178,7 +178,7 @@ def student(architecture, **options):
     return encoder
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["vitt16", pytest.param("convnext_tiny", marks=pytest.mark.slow)])
 def test_a_student_of_ours_and_back(name, tmp_path):
     architecture = CHECKPOINTS[name].architecture
     ours = student(architecture, drop_path_rate=0.1)

@@ -125,7 +125,7 @@ def test_a_size_that_the_model_does_not_take():
 
 
 SPECS = (
-    "timm/ghostnetv3_050?pretrained=false",
+    pytest.param("timm/ghostnetv3_050?pretrained=false", marks=pytest.mark.slow),
     "timm/mobilenetv2_035?pretrained=false&branches=2&stem_stride=1",
     "python/eyespot.encoders.shufflenet:shufflenet_v2?width=0.5&branches=2&num_classes=5",
 )

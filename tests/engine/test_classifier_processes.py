@@ -41,6 +41,7 @@ def distil(rank: int, size: int, folder: Path, pictures: Path) -> None:
     recipe.distill(build(recipe.config_class, settings, "test"), folder / "run")
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "pictures")
     for size in (1, 2):

@@ -13,6 +13,8 @@ import torch
 from eupe_tiny import weights, write_pictures, write_teachers
 from eyespot.engine.metrics import read_lines
 
+pytestmark = pytest.mark.slow  # test_process_counts.py and test_process_failures.py do the same without torchrun
+
 SCRIPT = Path(distributed_training.__file__)
 LOSS = {"rel": 2e-5, "abs": 2e-6}  # the same sums in another order
 WEIGHTS = 1e-4
@@ -101,7 +103,6 @@ def test_nan_in_one_process_stops_both_and_both_parts_of_the_batch_are_kept(fold
         assert torch.equal(torch.load(folder / "diverged/stage" / name)["images"], half)
 
 
-@pytest.mark.slow
 def test_devices_without_torchrun(folder: Path, tmp_path: Path) -> None:
     for name in ("pictures", "teachers.py"):
         (tmp_path / name).symlink_to(folder / name)

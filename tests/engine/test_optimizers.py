@@ -203,8 +203,8 @@ def train_shared(rank: int, size: int, folder: Path, optimizer: str, strategy: s
 @pytest.mark.parametrize(
     ("optimizer", "foreach"),
     [
-        ("lamb", False),
         ("lamb", True),
+        pytest.param("lamb", False, marks=pytest.mark.slow),
         *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("sgd", "rmsprop")),
     ],
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from process_groups import run_group
 from toy_training import BATCH_SIZE, PLAIN, make_trainer, toy_optim
@@ -57,6 +58,7 @@ def train(rank: int, size: int, folder: Path) -> None:
         torch.save({name: student.state_dict() for name, student in trained.items()}, folder / "result.pt")
 
 
+@pytest.mark.slow
 def test_slices_on_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for size in (1, 2):
         assert run_group(size, train, tmp_path / f"{size}") == ["done"] * size

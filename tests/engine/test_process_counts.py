@@ -82,7 +82,7 @@ def test_several_processes_equal_one(alone: Path, tmp_path: Path, size: int, str
         pytest.param((2, "fsdp", 0), (1, "ddp", 1), marks=pytest.mark.slow),
         pytest.param((2, "ddp", 0), (4, "fsdp", 0), marks=pytest.mark.slow),
         pytest.param((2, "fsdp", 0), (4, "fsdp", 1), marks=pytest.mark.slow),
-        ((4, "fsdp", 0), (2, "ddp", 2)),
+        pytest.param((4, "fsdp", 0), (2, "ddp", 2), marks=pytest.mark.slow),
         pytest.param((1, "ddp", 0), (2, "fsdp", 0), marks=pytest.mark.slow),
     ],
     ids=lambda one: "-".join(map(str, one)),

@@ -139,6 +139,7 @@ def train_long(rank: int, size: int, folder: Path, strategy: str) -> None:
 
 
 @STRATEGIES
+@pytest.mark.slow
 def test_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, strategy: str) -> None:
     for after in (3, 9, 17):
         group = start_group(2, train_long, tmp_path, strategy)

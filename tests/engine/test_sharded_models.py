@@ -130,6 +130,7 @@ def test_sharded_equals_whole(alone: Path, tmp_path: Path, name: str, spec: str,
 
 
 @pytest.mark.parametrize("spec", [VIT, pytest.param("timm/test_resnet?pretrained=false", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_in_bf16_sharded_is_near_whole(tmp_path: Path, spec: str) -> None:
     """Blocks are gathered in bfloat16 (those with batch norm in float32); the slices stay in float32."""
     for name, strategy in {"a": "ddp", "b": "fsdp"}.items():
@@ -139,6 +140,7 @@ def test_in_bf16_sharded_is_near_whole(tmp_path: Path, spec: str) -> None:
     assert {value.dtype for value in weights(tmp_path / "b").values() if value.is_floating_point()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_with_a_bound_on_tokens(alone: Path, tmp_path: Path) -> None:
     """Every process splits its batches the same way, also where sizes change."""
     engine = {"strategy": "fsdp", "max_tokens": 40}
@@ -159,5 +161,6 @@ def train_two_stages(rank: int, size: int, folder: Path) -> None:
     assert not any(isinstance(weight, DTensor) for weight in teacher.parameters())
 
 
+@pytest.mark.slow
 def test_teachers_that_were_cut_serve_in_the_next_stage(tmp_path: Path) -> None:
     assert run_group(2, train_two_stages, tmp_path) == ["done"] * 2

@@ -66,10 +66,12 @@ def test_labels(tmp_path: Path, colour_encoder: Any) -> None:
     write(1)
     first = scores(colour_encoder(), "depth", place, tmp_path / "out")
     write(4)
-    second = scores(colour_encoder(), "depth", place, tmp_path / "out")
+    with pytest.warns(UserWarning, match="other data"):
+        second = scores(colour_encoder(), "depth", place, tmp_path / "out")
     assert second == scores(colour_encoder(), "depth", place, tmp_path / "fresh") != first
 
 
+@pytest.mark.filterwarnings("ignore:.*measured before with other files")
 def test_files_among_the_options(classes: Path, tmp_path: Path, colour_encoder: Any) -> None:
     """A reference model whose weights were written anew, within one process."""
     from safetensors.torch import save_file

@@ -71,6 +71,7 @@ def test_bfloat16_goes_by_its_own_peak(plain: Plan) -> None:
     assert half.hours == pytest.approx(plain.hours / 2, rel=1e-3) and half.flops == pytest.approx(plain.flops, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_several_sizes_are_averaged_on_each_side() -> None:
     def stage(students: tuple[int, ...], teachers: tuple[int, ...]) -> Any:
         return plan_of(outline(student_sizes=students, teacher_sizes=teachers)).stages[0]

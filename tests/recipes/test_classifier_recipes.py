@@ -156,6 +156,7 @@ def test_plain_students_load_in_timm_with_their_classifier(made: Any, tmp_path: 
     torch.testing.assert_close(plain.eval()(normalised), ours(images()).logits, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_several_models_and_methods_become_what_each_becomes_alone(
     pictures: Path, teacher: str, tmp_path: Path
 ) -> None:

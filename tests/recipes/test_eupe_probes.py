@@ -54,6 +54,7 @@ def losses(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in timing} for line in lines]
 
 
+@pytest.mark.slow
 def test_training_is_the_same_to_the_last_bit(alone: Path, probed: Path) -> None:
     assert model_bytes(probed) == model_bytes(alone)
     assert losses(probed) == losses(alone)

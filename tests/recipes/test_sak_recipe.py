@@ -133,6 +133,7 @@ def test_another_configuration_is_refused(made: Path, experts: Path) -> None:
         distill(tiny(experts, alpha=0.5), made)
 
 
+@pytest.mark.slow
 def test_all_forms_side_by_side(compared: Path) -> None:
     names = {path.name for path in (compared / "students").iterdir()}
     single = {f"single_task-{task}" for task in TASKS}

@@ -161,6 +161,7 @@ def test_writing_replaces_the_page_as_a_whole(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_page_of_many_incompressible_pictures_stays_below_five_megabytes(tmp_path):
     models = ["picture", *(f"model {number}" for number in range(12))]
     report = full(pictures=6, side=336, columns=models, grids=2)

@@ -9,7 +9,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +178,9 @@ CACHE = ["cache", "eupe", "--config", "cached/config.yaml"]
 @pytest.fixture(scope="module")
 def taken_over(place: Path) -> str:
     """What is said when the cache is compared with its teachers. It did not note yet what was in the pictures."""
-    with pytest.raises(SystemExit, match="--verify 100, compares rows"):
+    with pytest.raises(SystemExit), redirect_stderr(io.StringIO()) as refused:
         main(CACHE)
+    assert "--verify 100, compares rows" in refused.getvalue()
     with redirect_stdout(io.StringIO()) as said:
         main([*CACHE, "--verify", "24"])
     return said.getvalue()
