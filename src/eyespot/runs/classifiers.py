@@ -19,6 +19,7 @@ from eyespot.data.labelled.labels import Classes, classes_of
 from eyespot.data.sources.opening import open_source
 from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.distill.classes.methods import method_class
+from eyespot.distill.classes.mixing import mixes
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_classifier, load_encoder
 from eyespot.encoders.lineage import lineage
@@ -98,7 +99,7 @@ class ClassifierRun(Run[ClassifierConfig]):
         wanted = [(student.encoder, config.student_size) for student in students.values()]
         wanted += [(self.teacher, config.teacher_size)] if self.teacher else []
         size = max(side for encoder, side_wanted in wanted for side in encoder.fitting_size(side_wanted))
-        pictures = self.open_pictures(size, config.training.batch_size, config.data.views)
+        pictures = self.open_pictures(size, config.training.batch_size, config.data.views, in_pairs=mixes(config.mix))
         seed_everything(config.seed, STAGE, "heads")
         return pictures
 
