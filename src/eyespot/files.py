@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eyespot.locks import require_same_folder
+from eyespot.locks import FolderGoneError, require_same_folder
 
 FULL_BELOW = 1 << 16
 """Bytes free at which a library that does not say what went wrong has met a full disk."""
 
 MAKE_ROOM = "Make room and run the same command again"
+AS_OUTPUT = "The same command goes on in the folder that it is given as output"
 
 
 class CannotWriteError(OSError):
@@ -50,13 +51,15 @@ def write_errors_named(path: str | Path, then: str = "") -> Iterator[None]:
 
 def why_not_written(path: Path, error: BaseException) -> tuple[str, str] | None:
     """(what is wrong with the disk or the folder of a file, what to do); None for errors that are none of theirs."""
+    if isinstance(error, FolderGoneError):
+        return str(error), AS_OUTPUT
     folder, number = path.parent, getattr(error, "errno", None)
     free = free_bytes(folder)
     full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
     if full or (isinstance(error, RuntimeError) and free is not None and free < FULL_BELOW):
-        place = folder if free is None or free < FULL_BELOW else "its folder, or in that for temporary files (TMPDIR)"
-        room = f"{free / 2**20:.1f} MiB free" if free is not None else "nothing free"
-        return f"No space left on device ({room} in {place})", MAKE_ROOM
+        room = f"{(free or 0) / 2**20:.1f} MiB free in {folder}"
+        also = "" if free is None or free < FULL_BELOW else ", too little, or none for temporary files (TMPDIR)"
+        return f"No space left on device ({room}{also})", MAKE_ROOM
     if not isinstance(error, OSError):
         return None
     if not folder.is_dir():

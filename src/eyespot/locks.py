@@ -166,5 +166,5 @@ def require_same_folder(path: Path) -> None:
         if not same:
             raise FolderGoneError(
                 f"{folder} was removed, renamed or replaced while this command worked in it: nothing more is written "
-                "there. If you have it elsewhere, run the same command with that folder as output"
+                "there"
             )

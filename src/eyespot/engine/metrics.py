@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            self._board = None
+            board, self._board = self._board, None
+            with suppress(OSError):
+                if board:
+                    board.close()  # ends its thread
             warnings.warn(
                 f"no more files for TensorBoard, {self._folder} cannot be written ({error}); {self.path} has the same "
                 "numbers",
