@@ -61,6 +61,7 @@ CIRCLES: dict[str, str] = {}
 
 FAMILIES = {
     "run": "eyespot.evaluate.protocols",
+    "check": "eyespot.evaluate.protocols",
     "write": "eyespot.deploy.formats",
     "write_int8": "eyespot.deploy.formats",
     "open_session": "eyespot.encoders.runtimes",

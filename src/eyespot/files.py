@@ -3,11 +3,81 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from eyespot.locks import FolderGoneError, require_same_folder
+
+FULL_BELOW = 1 << 16
+"""Bytes free at which a library that does not say what went wrong has met a full disk."""
+
+MAKE_ROOM = "Make room and run the same command again"
+AS_OUTPUT = "The same command goes on in the folder that it is given as output"
+
+
+class CannotWriteError(OSError):
+    """Something could not be written; says what and where, and what to do."""
+
+
+@contextmanager
+def write_errors_named(path: str | Path, then: str = "") -> Iterator[None]:
+    """Says, of what goes wrong in the block because `path` cannot be written, which file it is and what to do.
+
+    A full disk is recognised in the errors of safetensors and torch as well, which are none of the system's.
+
+    Args:
+        path: of the file.
+        then: a sentence on what follows.
+
+    Raises:
+        CannotWriteError: the disk is full, read-only or broken, the folder is gone, or writing is not allowed.
+    """
+    try:
+        yield
+    except CannotWriteError:
+        raise
+    except Exception as error:
+        reason = why_not_written(Path(path), error)
+        if reason is None:
+            raise
+        told = CannotWriteError(". ".join(filter(None, (f"{path} cannot be written: {reason[0]}", reason[1], then))))
+        told.errno = getattr(error, "errno", None)
+        raise told from error
+
+
+def why_not_written(path: Path, error: BaseException) -> tuple[str, str] | None:
+    """(what is wrong with the disk or the folder of a file, what to do); None for errors that are none of theirs."""
+    if isinstance(error, FolderGoneError):
+        return str(error), AS_OUTPUT
+    folder, number = path.parent, getattr(error, "errno", None)
+    free = free_bytes(folder)
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if full or (isinstance(error, RuntimeError) and free is not None and free < FULL_BELOW):
+        room = f"{(free or 0) / 2**20:.1f} MiB free in {folder}"
+        also = "" if free is None or free < FULL_BELOW else ", too little, or none for temporary files (TMPDIR)"
+        return f"No space left on device ({room}{also})", MAKE_ROOM
+    if not isinstance(error, OSError):
+        return None
+    if not folder.is_dir():
+        return f"{folder} is gone or no folder any more", "Was it removed or renamed?"
+    concerns = error.filename is None or Path(os.fsdecode(error.filename)).parent == folder
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) and concerns:
+        return f"{error.strerror} in {folder}", "Choose another folder, or make this one writable"
+    if number in (errno.EIO, errno.EFBIG, errno.ESTALE) and concerns:
+        return f"{error.strerror} in {folder}", MAKE_ROOM
+    return None
+
+
+def free_bytes(folder: str | Path) -> int | None:
+    """What is free on the disk of a folder; None if there is no such folder."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -18,6 +88,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     there. Behind a symbolic link the file that it names is replaced, not the link.
 
     Raises:
+        CannotWriteError: see `write_errors_named`.
         IsADirectoryError: a folder stands at `path`.
     """
     with _beside(path) as (place, temporary):
@@ -33,6 +104,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     A folder at `path` is replaced as a whole, with all that is in it: the caller knows that it may be. It is moved
     aside first, so that a kill leaves one of the two.
+
+    Raises:
+        CannotWriteError: see `write_errors_named`.
     """
     with _beside(path) as (place, temporary):
         temporary.mkdir()
@@ -48,13 +122,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def _beside(path: str | Path) -> Iterator[tuple[Path, Path]]:
     """The real path, and a temporary one in the same folder that is removed at the end."""
     place = Path(os.path.realpath(path))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    remove(temporary)
-    try:
-        yield place, temporary
-    finally:
+    require_same_folder(place)
+    with write_errors_named(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         remove(temporary)
+        try:
+            yield place, temporary
+        finally:
+            remove(temporary)
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -8,6 +8,7 @@ import platform
 import sys
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -19,12 +20,29 @@ except ImportError:  # Windows: there is no lock
 
 LOCK_FILE = ".eyespot.lock"
 
-_held: dict[tuple[int, Path], tuple[TextIO | None, int]] = {}
-"""(process, real path of a lock) -> its open file, how often it was taken. A forked child holds nothing."""
+
+@dataclass
+class _Hold:
+    """A lock that this process has: its open file (None on a disk without locks), its folder, how often it was taken.
+
+    The folder is kept open, so that no other one can have its number on the disk.
+    """
+
+    file: TextIO | None
+    folder: int
+    times: int = 1
+
+
+_held: dict[tuple[int, Path], _Hold] = {}
+"""By (process, real path of a lock). A forked child holds nothing."""
 
 
 class InUseError(RuntimeError):
     """Another process works in the folder."""
+
+
+class FolderGoneError(OSError):
+    """The folder that this process works in was removed, renamed or replaced by another one."""
 
 
 class Lock:
@@ -51,19 +69,29 @@ class Lock:
         if fcntl is None:
             return
         key = (os.getpid(), self.file)
-        file, times = _held[key] if key in _held else (self._open(), 0)
-        _held[key] = (file, times + 1)
+        if key in _held:
+            _held[key].times += 1
+        else:
+            file = self._open()
+            _held[key] = _Hold(file, os.open(self.file.parent, os.O_RDONLY))
 
     def release(self) -> None:
         """Gives the lock up once; nothing happens if it is not held."""
         key = (os.getpid(), self.file)
-        file, times = _held.pop(key, (None, 0))
-        if times > 1:
-            _held[key] = (file, times - 1)
-        elif file is not None:
-            with suppress(OSError):  # the folder may be gone
-                self.file.unlink()
-            file.close()
+        hold = _held.get(key)
+        if hold is None:
+            return
+        hold.times -= 1
+        if hold.times:
+            return
+        del _held[key]
+        if hold.file is not None:
+            with suppress(OSError):  # the folder may be gone, or another one's
+                if self._is_there(hold.file):
+                    self.file.unlink()
+            with suppress(OSError):  # what a full disk did not take of the file's text
+                hold.file.close()
+        os.close(hold.folder)
 
     def __enter__(self) -> Lock:
         self.acquire()
@@ -92,21 +120,22 @@ class Lock:
             if self._is_there(file):
                 break
             file.close()  # given up, and removed, between opening and locking
-        file.truncate(0)
         facts = {
             "process": os.getpid(),
             "machine": platform.node(),
             "start": datetime.now(UTC).isoformat(" ", "seconds"),
             "command": " ".join(sys.argv)[:200],
         }
-        file.write(json.dumps(facts))
-        file.flush()
+        with suppress(OSError):  # on a full disk the lock holds, but cannot say whose it is
+            file.truncate(0)
+            file.write(json.dumps(facts))
+            file.flush()
         return file
 
     def _is_there(self, file: TextIO) -> bool:
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(self.file))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _holder(self) -> str:
@@ -115,3 +144,27 @@ class Lock:
             return " by process {process} on {machine}, since {start} ({command})".format(**facts)
         except (OSError, ValueError, KeyError):
             return " by another process"
+
+
+def require_same_folder(path: Path) -> None:
+    """Refuses to go on writing where this process holds a lock, if the folder is no longer the one that it locked.
+
+    Args:
+        path: real path of what is to be written.
+
+    Raises:
+        FolderGoneError: it was removed, renamed or replaced.
+    """
+    for (process, lock), hold in list(_held.items()):
+        folder = lock.parent
+        if process != os.getpid() or folder not in (path, *path.parents):
+            continue
+        try:
+            same = os.path.samestat(os.stat(folder), os.fstat(hold.folder))
+        except OSError:
+            same = False
+        if not same:
+            raise FolderGoneError(
+                f"{folder} was removed, renamed or replaced while this command worked in it: nothing more is written "
+                "there"
+            )

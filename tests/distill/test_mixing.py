@@ -1,6 +1,8 @@
 """Mixup and CutMix: against timm's own, and as pure functions of their keys."""
 
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 from timm.data.mixup import mixup_target
 
+from eyespot.data import DataConfig, PictureLoader
 from eyespot.distill.classes.config import MixConfig
-from eyespot.distill.classes.mixing import is_labelled, mix
+from eyespot.distill.classes.mixing import is_labelled, mix, partners_of
+from eyespot.engine.trainer import split_batch
 
 CLASSES = 7
 
@@ -104,6 +109,40 @@ def test_properties(size: int, step: int, alphas: tuple[float, float], smoothing
         pair = torch.tensor([0, size - 1])
         part, _ = mix(images[pair], labels[pair], CLASSES, config, "a", step)
         assert torch.equal(part, mixed[pair])
+
+
+@pytest.mark.parametrize(
+    ("size", "ranks", "parts"), [(12, 2, 1), (12, 2, 3), (12, 4, 3), (9, 3, 2), (6, 6, 1), (7, 1, 4)]
+)
+def test_a_batch_in_parts_is_mixed_as_a_whole(tmp_path: Path, size: int, ranks: int, parts: int) -> None:
+    """What a picture is mixed with depends on its place in the batch of all processes and micro-batches, only."""
+    draws = np.random.default_rng(0)
+    for number in range(20):
+        place = tmp_path / f"{number % 3}" / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (10, 10, 3), dtype=np.uint8)).save(place)
+    data = DataConfig(sources=[str(tmp_path)], size=8)
+    config = MixConfig(mixup=0.8, cutmix=1.0)
+
+    def mixed(batch: Any, **known: Any) -> Any:
+        return mix(batch["images"].float() / 255, batch["labels"], CLASSES, config, batch["step"], **known)
+
+    for step in range(3):
+        whole = PictureLoader(data, size).batch(step)
+        expected = {
+            (index.item(), view.item()): rows
+            for index, view, *rows in zip(whole["index"], whole["view"], *mixed(whole), strict=True)
+        }
+        for rank in range(ranks):
+            batch = PictureLoader(data, size, rank, ranks, in_pairs=True).batch(step)
+            batch = {**batch, "partners": partners_of(batch)}
+            for part in split_batch(batch, parts):
+                others = part["partners"]["images"].float() / 255, part["partners"]["labels"]
+                found = mixed(part, partners=others)
+                for index, view, *rows in zip(part["index"], part["view"], *found, strict=True):
+                    for one, other in zip(rows, expected.pop((index.item(), view.item())), strict=True):
+                        assert torch.equal(one, other)
+        assert not expected
 
 
 def test_white_stays_within_range() -> None:

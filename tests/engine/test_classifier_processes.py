@@ -1,4 +1,4 @@
-"""A classifier recipe on two processes gives what it gives on one."""
+"""A classifier recipe on two processes, in micro-batches, gives what it gives on one as a whole."""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ def write_pictures(folder: Path) -> Path:
 
 
 def distil(rank: int, size: int, folder: Path, pictures: Path) -> None:
-    """Networks without batch norm, which sees a process's own pictures only."""
+    """Networks without batch norm, which sees a process's own pictures only; parts are odd numbers of pictures."""
     settings: dict[str, Any] = {
         "teacher": "timm/test_vit2?pretrained=false&num_classes=3&drop_path_rate=0",
         "data": {"sources": [str(pictures)]},
         "student": {"model": ["timm/test_vit"], "method": ["kd", "dkd"]},
-        "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3},
+        "training": {"steps": 4, "batch_size": 6, "learning_rate": 1e-3, "accumulate": 2 * size - 1},
+        "mix": {"mixup": 0.8, "cutmix": 1.0},
         "student_size": 32,
         "teacher_size": 32,
         "engine": {**TINY_ENGINE, "devices": size},

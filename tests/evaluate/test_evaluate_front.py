@@ -129,6 +129,18 @@ def test_mistakes_are_answered_with_what_would_be_right(arguments, message, colo
         evaluate(**{"models": [colours], **arguments})
 
 
+def test_what_the_last_task_would_refuse_is_refused_before_the_first(made, colours):
+    with pytest.raises(ValueError, match="classification: colours has no class head"):
+        evaluate([colours], ("depth", "classification"), {"depth": made["depth"], "classification": made["knn"]})
+    with pytest.raises(ValueError, match="multitask: colours has no task heads"):
+        evaluate([colours], ("knn", "multitask"), {"knn": made["knn"], "multitask": "toybox:4@32"})
+    with pytest.raises(ValueError, match="zero_shot: the text knows 1 of the"):
+        text = TextEmbeddings(("nobody", "a"), torch.eye(2, 48))
+        evaluate([colours], ("knn", "zero_shot"), dict.fromkeys(("knn", "zero_shot"), made["knn"]),
+                 options={"zero_shot": {"text": text}})  # fmt: skip
+    assert colours.pictures_seen == 0
+
+
 def test_two_models_of_one_name(made, colour_encoder):
     with pytest.raises(ValueError, match="one name"):
         evaluate([colour_encoder(), colour_encoder()], ("knn",), {"knn": made["knn"]})

@@ -227,6 +227,26 @@ def test_what_cannot_be_run_is_refused(
         RECIPES["vanilla_kd"].distill(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("test", "message"), [("others", "not horse, tree"), ("nowhere", "nowhere/test"), ("two", r"have 2 classes")]
+)
+def test_other_classes_of_the_test_are_refused_before_the_training(
+    test: str, message: str, pictures: Path, teacher: str, tmp_path: Path
+) -> None:
+    """At the end of a training of days it would be too late."""
+    places = {"others": tmp_path / "others", "nowhere": Path("nowhere/test"), "two": tmp_path / "two"}
+    for split in ("train", "val"):
+        shutil.copytree(pictures / split, tmp_path / "others" / split)
+        for name in ("horse", "tree"):
+            shutil.copytree(pictures / split / KINDS[0], tmp_path / "others" / split / name)
+            shutil.copytree(pictures / split / KINDS[0], tmp_path / "two" / split / name)
+    from_labels: dict[str, Any] = {"student": {"method": ["none"]}, "num_classes": 5} if test == "two" else {}
+    config = tiny("vanilla_kd", pictures, None if from_labels else teacher, test=str(places[test]), **from_labels)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        RECIPES["vanilla_kd"].distill(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 # Presets
 
 

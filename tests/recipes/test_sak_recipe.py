@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from eyespot.config import build, merged
+from eyespot.data.sets import open_multitask
 from eyespot.encoders import load_encoder, save_encoder
 from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.engine.metrics import read_lines
@@ -18,6 +19,7 @@ from eyespot.engine.run import RunMismatchError
 from eyespot.recipes import RECIPES
 from eyespot.recipes.presets import preset_names, read_settings
 from eyespot.recipes.sak import SakConfig, distill
+from eyespot.recipes.sak import recipe as sak
 from eyespot.recipes.sak.config import FORMS
 from eyespot.recipes.sak.recipe import STAGE_1, STAGE_2
 from tiny_engine import TINY_ENGINE
@@ -198,6 +200,22 @@ def test_a_teacher_joins_later_and_nothing_else_changes(made: Path, experts: Pat
 def test_what_cannot_be_run_is_refused(changes: dict[str, Any], message: str, experts: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         distill(tiny(experts, **changes), tmp_path / "run")
+
+
+def test_validation_pictures_are_opened_before_the_training(
+    experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are looked at when all is trained."""
+
+    def opened(source: str, split: Any) -> Any:
+        if split == "val":
+            raise FileNotFoundError(f"{source} has no val")
+        return open_multitask(source, split)
+
+    monkeypatch.setattr(sak, "open_multitask", opened)
+    with pytest.raises(FileNotFoundError, match="has no val"):
+        distill(tiny(experts), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_started_run_needs_all_its_teachers(made: Path, experts: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from eyespot.engine.processes import Processes
-from eyespot.files import remove
+from eyespot.files import MAKE_ROOM, remove, why_not_written
+from eyespot.locks import require_same_folder
 
 FORMAT = 2
 FACTS_FILE = "training.json"
@@ -83,18 +84,20 @@ class Checkpoints:
             if processes.rank == 0 or not first_only:
                 work()
         except (OSError, RuntimeError, CheckpointException) as error:
-            problem = _reason(error)
+            cause = _cause(error)
+            problem = why_not_written(path, cause) or (f"{_reason(cause)}; is the disk full?", MAKE_ROOM)
         problems = [each for each in processes.gather(problem) if each]
         if problems:
             last = self.last
             if processes.rank == 0:
                 remove(path.with_name(f".{path.name}.tmp"))
             raise CheckpointError(
-                f"could not write checkpoint {path} ({problems[0]}); is the disk full? "
-                f"Last good one: {last or 'none yet'}. Make room and run the same command again."
+                f"could not write checkpoint {path} ({problems[0][0]}). Last good one: {last or 'none yet'}. "
+                f"{problems[0][1]}"
             )
 
     def _clear(self) -> None:
+        require_same_folder(Path(os.path.realpath(self.folder)))
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_by_a_kill in self.folder.glob(".step-*.tmp"):
             remove(left_by_a_kill)
@@ -201,10 +204,14 @@ def _unreadable(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path} cannot be read ({_reason(error)}); delete it to go on from the one before")
 
 
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the first process in which something did."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+
+
 def _reason(error: BaseException) -> str:
     """What went wrong, in one line."""
-    if isinstance(error, CheckpointException):
-        return _reason(next(iter(error.failures.values()))[0])
+    error = _cause(error)
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyespot.files import atomic_write_text
+from eyespot.files import atomic_write_text, write_errors_named
+from eyespot.locks import require_same_folder
 
 
 class Meter:
@@ -53,33 +58,50 @@ class RunLog:
         lines = read_lines(path)
         kept = [line for line in lines if line.get("stage") != stage or line.get("step", 0) <= from_step]
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._board = _tensorboard(path.parent / "tensorboard" / stage / part, from_step) if tensorboard else None
+        self._board: Any = None
+        self._folder = path.parent / "tensorboard" / stage / part
+        if tensorboard:
+            with self._board_spared():
+                self._board = _tensorboard(self._folder, from_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one line; it stands for everything up to `step`.
 
         Raises:
-            OSError: it could not be written (disk full, say).
+            CannotWriteError: the disk is full, or the like; the same command continues from the last checkpoint.
+            FolderGoneError: the run folder is no longer there.
         """
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        require_same_folder(Path(os.path.realpath(self.path)))
+        then = "A training continues from the last checkpoint"
+        with write_errors_named(self.path, then), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage, "step": step, **values}) + "\n")
+        with self._board_spared():
             if self._board:
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
                 self._board.flush()
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror}: metrics cannot be written. Make room and run the same command again; it continues "
-                "from the last checkpoint",
-                str(self.path),
-            ) from error
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
-        if self._board:
-            self._board.close()
+        with self._board_spared():
+            if self._board:
+                self._board.close()
+
+    @contextmanager
+    def _board_spared(self) -> Iterator[None]:
+        """TensorBoard's files say again what `metrics.jsonl` says: without them, training goes on."""
+        try:
+            yield
+        except OSError as error:
+            board, self._board = self._board, None
+            with suppress(OSError):
+                if board:
+                    board.close()  # ends its thread
+            warnings.warn(
+                f"no more files for TensorBoard, {self._folder} cannot be written ({error}); {self.path} has the same "
+                "numbers",
+                stacklevel=3,
+            )
 
 
 def _tensorboard(folder: Path, from_step: int) -> Any:

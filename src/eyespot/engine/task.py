@@ -39,6 +39,15 @@ class Task(nn.Module, ABC):
     def students(self) -> Mapping[str, nn.Module]:
         """What the training makes, by name; an EMA follows these."""
 
+    def before_split(self, batch: Any) -> Any:
+        """Called once per step, before micro-batches are made: adds what each needs to know of the whole batch.
+
+        Args:
+            batch: of the step and this process, entries of `on_device` already there. What is added per picture is cut
+                with the pictures, see `eyespot.engine.trainer.split_batch`.
+        """
+        return batch
+
     def prepare(self, batches: Iterable[Any]) -> None:
         """The one pass over the data before training (target statistics). Not called again when a run is resumed."""
 

@@ -233,7 +233,7 @@ class Trainer:
             group["lr"] = rate
         seed_everything(self.seed, self.stage, "step", self.step, self.fabric.global_rank)
         total: dict[str, Tensor] = {}
-        micro_batches = split_batch(batch, self._micro_batches(batch))
+        micro_batches = split_batch(self.task.before_split(batch), self._micro_batches(batch))
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(micro_batches)):
                 losses = self.model(_host_entries_stay(micro_batch))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,34 @@ import torch
 from torch import Tensor
 
 from eyespot.features import Features
-from eyespot.files import atomic_write_text
+from eyespot.files import CannotWriteError, atomic_write_text, free_bytes, write_errors_named
+from eyespot.locks import require_same_folder
 
 FILES = ("summary", "patches")
+BLOCK = 512
+"""Bytes of what `st_blocks` counts, whatever the disk."""
+
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a disk answers that cannot reserve space."""
+
 _TORCH_TYPES: dict[type, torch.dtype] = {np.float16: torch.float16, np.float32: torch.float32}
 
 
 class FeatureStore:
     """Three arrays: summaries, patches, and which rows are there.
 
-    On disk they are memory-mapped, sparse files: what was never computed takes no space, and what is not looked at
-    takes no memory. A row is marked only after it was written, so a killed process leaves no half-written row that
-    counts.
+    On disk they are files of full size whose space is reserved before anything is computed. They are memory-mapped to
+    be read, so that what is not looked at takes no memory, and written as files: through the map, a full disk would be
+    a SIGBUS. A row is marked only after it was written, so a killed process leaves no half-written row that counts.
 
     Args:
         root: folder of all stores; each setting has a sub-folder of its own. None keeps the arrays in memory.
         setting: everything that the features depend on (model, weights, pictures, sizes), JSON-able.
         rows: number of pictures (or views).
         summary_type, patch_type: how numbers are stored, np.float16 or np.float32.
+
+    Raises:
+        CannotWriteError: the disk has no room; says how much is needed. What is there stays.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class FeatureStore:
 
         Raises:
             ValueError: features that are NaN, infinite, or beyond the range of the stored type.
+            CannotWriteError: the disk has no room, or the like; rows written before stay.
         """
         where = rows.numpy()
         values = {"summary": features.summary, "patches": features.patches}
@@ -73,8 +86,8 @@ class FeatureStore:
                 f"{self.setting['types']['patches']}"
             )
         for name, value in stored.items():
-            arrays[name][where] = value.numpy()
-        self.filled[where] = 1
+            self._put(name, arrays[name], where, value.numpy())
+        self._put("filled", self.filled, where, np.ones(len(where), np.uint8))
 
     def read(self, rows: Tensor) -> Features:
         """Features of rows [N] int64, in float32."""
@@ -106,7 +119,52 @@ class FeatureStore:
     def _array(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
         if self.folder is None:
             return np.zeros(shape, kind)
-        path = self.folder / f"{name}.{np.dtype(kind).name}"
-        with open(path, "ab") as file:
-            file.truncate(int(np.prod(shape)) * np.dtype(kind).itemsize)
+        path = self._path(name, np.dtype(kind))
+        reserve(path, int(np.prod(shape)) * np.dtype(kind).itemsize)
         return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+
+    def _path(self, name: str, kind: np.dtype) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.{kind.name}"
+
+    def _put(self, name: str, array: np.ndarray, where: np.ndarray, values: np.ndarray) -> None:
+        if self.folder is None:
+            array[where] = values
+            return
+        path, row_bytes = self._path(name, array.dtype), array[:1].nbytes
+        require_same_folder(Path(os.path.realpath(path)))
+        with write_errors_named(path), open(path, "r+b") as file:
+            for row, value in zip(where.tolist(), np.ascontiguousarray(values), strict=True):
+                file.seek(row * row_bytes)
+                file.write(value.tobytes())
+
+
+def reserve(path: Path, size: int) -> None:
+    """Makes a file so large and takes the space on the disk; what is in it stays, the rest reads as zeros.
+
+    Where the system cannot reserve (macOS, some network disks), the space is only compared with what is free.
+
+    Raises:
+        CannotWriteError: there is not so much; a file that was not there before is removed again.
+    """
+    new = not path.exists()
+    try:
+        with write_errors_named(path), open(path, "ab") as file:
+            held = os.fstat(file.fileno())
+            missing, free = size - getattr(held, "st_blocks", 0) * BLOCK, free_bytes(path.parent)
+            if free is not None and missing > free:
+                raise CannotWriteError(
+                    f"{path} needs {missing / 2**20:,.1f} MiB more, {path.parent} has {free / 2**20:,.1f} MiB free. "
+                    "Make room and run the same command again; what was measured stays"
+                )
+            if hasattr(os, "posix_fallocate") and size:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                except OSError as error:
+                    if error.errno not in CANNOT_RESERVE:
+                        raise
+            file.truncate(size)
+    except OSError:
+        if new:
+            path.unlink(missing_ok=True)
+        raise

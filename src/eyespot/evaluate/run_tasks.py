@@ -144,17 +144,40 @@ def _run_all(
 ) -> dict[str, float | None]:
     """All tasks on one encoder. Those on patches go first: tasks on summaries then find the features there."""
     row: dict[str, float | None] = {}
+    setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size)}
+    keys = {
+        name: known.key(bank.encoder, name, opened[name], {**setting, "options": arguments[name]}) for name in tasks
+    }
+    new = {name: task for name, task in tasks.items() if known.find(keys[name]) is None}
+    _refuse_unfit(bank.encoder, new, opened, arguments)
     for finished, name in enumerate(sorted(tasks, key=lambda name: not tasks[name].patches)):
         bank.progress = lambda done, count, name=name, finished=finished: report(f"{name} {done}/{count}", finished)
         report(name, finished)
-        setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size), "options": arguments[name]}
-        key = known.key(bank.encoder, name, opened[name], setting)
-        found = known.find(key)
+        found = known.find(keys[name])
         if found is None:
             found = tasks[name].run(bank, opened[name], seed=seed, **arguments[name])
-            known.keep(key, bank.encoder.name, name, found)
+            known.keep(keys[name], bank.encoder.name, name, found)
         row.update({f"{name}/{metric}": value for metric, value in found.items()})
     return row
+
+
+def _refuse_unfit(
+    encoder: Encoder,
+    tasks: Mapping[str, EvaluationTask],
+    opened: Mapping[str, Any],
+    arguments: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Checks all tasks before the first one runs: what the last would refuse must not cost the others' time.
+
+    Raises:
+        ValueError: an encoder and data that do not belong together, or text that cannot be read; says of which task.
+    """
+    for name, task in tasks.items():
+        if task.check is not None:
+            try:
+                task.check(encoder, opened[name], **arguments.get(name, {}))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
 
 
 def _reporter(progress: Progress | None, model: str, before: int, total: int) -> Callable[[str, int], None]:

@@ -45,6 +45,8 @@ class EvaluationTask:
         run: (bank, data, seed, **options) -> metric name -> value.
         open_folder: (folder, limit=None, **options) -> data.
         open_toybox: the same data from the toybox.
+        check: (encoder, data, **options) -> refuses, by a ValueError, what `run` could not measure; None where there is
+            nothing that would not have been refused on opening.
         patches: whether it looks at patches or at summaries only.
         whole_source: `open_folder` takes a source as it is written, "NAME:FOLDER?option=value" (and no options beside),
             because the sets of this task are not those of `DATASETS`.
@@ -55,6 +57,7 @@ class EvaluationTask:
     run: Callable[..., Mapping[str, float | None]]
     open_folder: Callable[..., Any]
     open_toybox: Callable[[ToyboxData], Any]
+    check: Callable[..., None] | None = None
     patches: bool = True
     whole_source: bool = False
 
@@ -156,6 +159,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("classes", unit="", headline=False),
         ),
         run=zero_shot.run,
+        check=zero_shot.check,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.naming,
         patches=False,
@@ -169,6 +173,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("NLL", unit="", higher_is_better=False, headline=False),
         ),
         run=classification.run,
+        check=classification.check,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -177,6 +182,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="what a multi-task model's own heads say of every pixel",
         metrics=_multitask_metrics(),
         run=multitask.run,
+        check=multitask.check,
         open_folder=multitask.open_validation,
         open_toybox=ToyboxData.multitask,
         whole_source=True,
@@ -185,6 +191,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="pictures to captions (I2T) and back (T2I), in the space of an image-text teacher",
         metrics=tuple(Metric(f"{way}-R@{k}", headline=k == 1) for way in ("I2T", "T2I") for k in retrieval.RANKS),
         run=retrieval.run,
+        check=retrieval.check,
         open_folder=open_caption_folder,
         open_toybox=ToyboxData.captions,
         patches=False,

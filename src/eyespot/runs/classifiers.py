@@ -19,12 +19,15 @@ from eyespot.data.labelled.labels import Classes, classes_of
 from eyespot.data.sources.opening import open_source
 from eyespot.distill.classes.classifier_distillation import ClassifierDistillation, ClassifierStudent
 from eyespot.distill.classes.methods import method_class
+from eyespot.distill.classes.mixing import mixes
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_classifier, load_encoder
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.naming import model_name, short_names
 from eyespot.evaluate import ResultTable, evaluate
-from eyespot.evaluate.protocols.classification import class_places
+from eyespot.evaluate.protocols.classification import ClassHead, check, class_places
+from eyespot.evaluate.run_tasks import open_all
+from eyespot.evaluate.tasks import TASKS
 from eyespot.randomness import seed_everything
 from eyespot.runs.classifier_config import ClassifierConfig
 from eyespot.runs.run import Measure, Run
@@ -48,6 +51,20 @@ class Outputs:
     names: Sequence[str] | None
     places: Tensor | None
 
+    @property
+    def head(self) -> ClassHead:
+        """What can be known of the students' heads before there are students."""
+        return FutureHead("the student", self.count, self.names)
+
+
+@dataclass(frozen=True)
+class FutureHead:
+    """A class head that is not made yet; see `ClassHead`."""
+
+    name: str
+    num_classes: int
+    class_names: Sequence[str] | None
+
 
 class ClassifierRun(Run[ClassifierConfig]):
     """One run of a recipe for classifiers; see `Run`.
@@ -57,13 +74,16 @@ class ClassifierRun(Run[ClassifierConfig]):
         outputs: what the students' outputs are.
 
     Raises:
-        ValueError: the pictures lack the labels that the configuration wants; see also `Run`.
+        ValueError: the pictures lack the labels that the configuration wants, or those to be measured on have other
+            classes; see also `Run`.
     """
 
     def __init__(self, config: ClassifierConfig, output: str | Path) -> None:
         super().__init__(config, output)
         self.teacher = load_teacher(self.config)
         self.outputs = outputs_of(self.config, self.teacher)
+        if self.config.test is not None:
+            refuse_other_classes(self.config.test, self.outputs, self.teacher)
         self.begin(probe_size=self.config.student_size or 224)
 
     def new_students(self) -> dict[str, ClassifierStudent]:
@@ -98,7 +118,7 @@ class ClassifierRun(Run[ClassifierConfig]):
         wanted = [(student.encoder, config.student_size) for student in students.values()]
         wanted += [(self.teacher, config.teacher_size)] if self.teacher else []
         size = max(side for encoder, side_wanted in wanted for side in encoder.fitting_size(side_wanted))
-        pictures = self.open_pictures(size, config.training.batch_size, config.data.views)
+        pictures = self.open_pictures(size, config.training.batch_size, config.data.views, in_pairs=mixes(config.mix))
         seed_everything(config.seed, STAGE, "heads")
         return pictures
 
@@ -181,6 +201,23 @@ def load_teacher(config: ClassifierConfig) -> Encoder | None:
         return None
     listens = any(method_class(name).teacher_logits for name in config.student.method)
     return (load_classifier if listens else load_encoder)(config.teacher)
+
+
+def refuse_other_classes(test: str, outputs: Outputs, teacher: Encoder | None) -> None:
+    """Opens the pictures that are measured on when all is done, and compares their classes, before anything is trained.
+
+    Raises:
+        FileNotFoundError: they are not laid out as expected.
+        ValueError: the students or the teacher could not be measured on them; says why.
+    """
+    task = TASKS["classification"]
+    data = open_all({"classification": task}, {"classification": test}, limit=None, seed=0)["classification"]
+    heads = [outputs.head, *([teacher] if teacher is not None and teacher.num_classes else [])]
+    for head in heads:
+        try:
+            check(head, data)
+        except ValueError as error:
+            raise ValueError(f"test {test}: {error}. Name another test, or unset it") from error
 
 
 def outputs_of(config: ClassifierConfig, teacher: Encoder | None) -> Outputs:

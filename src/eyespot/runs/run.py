@@ -91,19 +91,23 @@ class Run(Generic[ConfigT]):
             ).of_stage
         self.folder.begin()
 
-    def open_pictures(self, size: int, batch_size: int, views: int | None = None) -> PictureLoader:
+    def open_pictures(
+        self, size: int, batch_size: int, views: int | None = None, in_pairs: bool = False
+    ) -> PictureLoader:
         """This process's share of the pictures.
 
         Args:
             size: side of the views in pixels.
             batch_size: over all processes.
             views: how many different ones each picture has; None: a new one every epoch.
+            in_pairs: see `PictureLoader`.
         """
         data = replace(self.config.data, size=size, views=views)
         # Opened once per size, since how far pictures are shrunk on reading follows from it: a stage must not depend on
         # which stages ran before it in the same process.
         known = self._sources.get(size)
-        loader = PictureLoader(data, batch_size, self.fabric.global_rank, self.fabric.world_size, sources=known)
+        rank, count = self.fabric.global_rank, self.fabric.world_size
+        loader = PictureLoader(data, batch_size, rank, count, sources=known, in_pairs=in_pairs)
         self._sources[size] = loader.sources
         return loader
 

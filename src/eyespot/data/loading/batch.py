@@ -47,6 +47,13 @@ class PictureBatch(DrawnBatch):
     """int64 [b], the class within the picture's source, -1 for none."""
     cache: NotRequired[dict[str, CachedRows]]
     """By name of the teacher, where a teacher cache gives the loader's `extra_entries`."""
+    partner: NotRequired[Tensor]
+    """int64 [b], where among these pictures, followed by `guests`, the mirror image of each picture's place in the
+    batch of all ranks is; from a loader with `in_pairs` on several ranks."""
+    guests: NotRequired[dict[str, Tensor]]
+    """`images` and `labels` of partners that are not of this rank; absent if there are none."""
+    partners: NotRequired[dict[str, Tensor]]
+    """`images` and `labels` of each picture's partner; a Task that mixes pictures adds them."""
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,7 +17,7 @@ from eyespot.data.loading.batch_loader import (
     BrokenSourceError,
 )
 from eyespot.data.loading.config import DataConfig
-from eyespot.data.loading.sampling import Draws, SamplingPlan
+from eyespot.data.loading.sampling import Draws, PairedPart, SamplingPlan
 from eyespot.data.sources.base import PictureSource
 from eyespot.data.sources.opening import open_source
 from eyespot.data.views.draw import apply_view, draw_view
@@ -34,6 +35,8 @@ class PictureLoader(BatchLoader[PictureBatch]):
         rank: number of this process; it gets the `rank`-th of `world_size` equal slices of each batch.
         world_size: number of processes.
         sources: opened sources to use in place of `config.sources`.
+        in_pairs: whether pictures i and B - 1 - i of the whole batch shall meet on a rank, for mixing: ranks then get
+            pairs in place of slices, and a batch has `partner` and `guests`. No matter on one rank.
 
     Attributes:
         sources: the opened sources.
@@ -51,6 +54,7 @@ class PictureLoader(BatchLoader[PictureBatch]):
         rank: int = 0,
         world_size: int = 1,
         sources: Sequence[PictureSource] | None = None,
+        in_pairs: bool = False,
     ) -> None:
         enough_side = config.enough_side or 4 * config.size
         self.config = config
@@ -66,6 +70,14 @@ class PictureLoader(BatchLoader[PictureBatch]):
             config.repeats,
         )
         super().__init__(self._pictures, plan, rank, world_size, config.workers)
+        if in_pairs and world_size > 1:
+            self._pictures.part = PairedPart.of(batch_size, rank, world_size)
+
+    def _draws(self, step: int) -> Draws:
+        part = self._pictures.part
+        if part is None:
+            return super()._draws(step)
+        return self._plan.step(step)[np.concatenate([part.own, part.guests])]
 
     @property
     def extra_entries(self) -> ExtraEntries | None:
@@ -85,10 +97,15 @@ class _PictureReader(BatchReader):
         self.pictures = sources
         self.config = config
         self.extra_entries: ExtraEntries | None = None
+        self.part: PairedPart | None = None
 
     def __getitem__(self, draws: Draws) -> dict[str, Any] | BrokenSourceError:
         batch = super().__getitem__(draws)
-        if self.extra_entries is None or isinstance(batch, BrokenSourceError):
+        if isinstance(batch, BrokenSourceError):
+            return batch
+        if self.part is not None:
+            batch = _guests_apart(batch, self.part)
+        if self.extra_entries is None:
             return batch
         return {**batch, **self.extra_entries(batch["source"], batch["index"], batch["view"])}
 
@@ -105,3 +122,13 @@ class _PictureReader(BatchReader):
     def stacked(self, views: Sequence[tuple[Tensor, int]]) -> dict[str, Any]:
         images, labels = zip(*views, strict=True)
         return {"images": torch.stack(images), "labels": torch.tensor(labels)}
+
+
+def _guests_apart(batch: dict[str, Any], part: PairedPart) -> dict[str, Any]:
+    """The batch of `part.own`, given that of these and the guests."""
+    count = len(part.own)
+    own = {name: value[:count] if isinstance(value, Tensor) else value for name, value in batch.items()}
+    own["partner"] = torch.from_numpy(part.partner)
+    if len(part.guests):
+        own["guests"] = {name: batch[name][count:] for name in ("images", "labels")}
+    return own

@@ -49,9 +49,35 @@ class Draws:
     index: np.ndarray
     view: np.ndarray
 
-    def __getitem__(self, which: slice) -> Draws:
+    def __getitem__(self, which: slice | np.ndarray) -> Draws:
         """Some of the pictures."""
         return Draws(self.step, self.source[which], self.index[which], self.view[which])
+
+
+@dataclass(frozen=True)
+class PairedPart:
+    """The part of a batch that one rank gets if pictures i and B - 1 - i shall meet: pair by pair, each whole or cut.
+
+    Attributes:
+        own: int64 [b], places in the batch, rising.
+        partner: int64 [b], where among `own` and `guests` the mirror image of each place is.
+        guests: int64 [g], places of other ranks that mirror some of `own`: one if b is odd, else none.
+    """
+
+    own: np.ndarray
+    partner: np.ndarray
+    guests: np.ndarray
+
+    @classmethod
+    def of(cls, batch_size: int, rank: int, world_size: int) -> PairedPart:
+        """The `rank`-th of `world_size` equal parts of a batch."""
+        place = np.arange(batch_size)
+        pairs = np.stack([place, batch_size - 1 - place], 1).ravel()[:batch_size]  # 0, B - 1, 1, B - 2, ...
+        own = np.sort(np.split(pairs, world_size)[rank])
+        mirrored = batch_size - 1 - own
+        guests = np.setdiff1d(mirrored, own)
+        known = {place: number for number, place in enumerate([*own.tolist(), *guests.tolist()])}
+        return cls(own, np.array([known[place] for place in mirrored.tolist()]), guests)
 
 
 class SamplingPlan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from eyespot.data.loading.batch import PictureBatch
 from eyespot.distill.classes.config import LabelConfig, MethodSettings, MixConfig
 from eyespot.distill.classes.logit_losses import binary_cross_entropy, cross_entropy
 from eyespot.distill.classes.methods import make_method, method_class
-from eyespot.distill.classes.mixing import is_labelled, mix
+from eyespot.distill.classes.mixing import is_labelled, mix, mixes, partners_of
 from eyespot.distill.classes.outputs import ClassifierOutput, Method, output_shape
 from eyespot.distill.committee import Committee
 from eyespot.distill.features.feature_distillation import token_count
@@ -116,6 +117,7 @@ class ClassifierDistillation(SideBySide):
             together.
     """
 
+    on_device = (*SideBySide.on_device, "partner", "guests")
     places: Tensor
 
     def __init__(
@@ -153,11 +155,16 @@ class ClassifierDistillation(SideBySide):
         self.register_buffer("places", torch.arange(self.num_classes) if places is None else places, persistent=False)
         self.first_pictures = torch.tensor([0, *accumulate(sources)][:-1])
 
+    def before_split(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Adds `partners`: what each picture is mixed with, if any is."""
+        return {**batch, "partners": partners_of(batch)} if mixes(self.mixing) else batch
+
     def forward(self, batch: PictureBatch) -> dict[str, Tensor]:
         """The terms `label` and those of the method, and their sum `loss`; see `SideBySide.teach`."""
-        images = as_unit_floats(batch["images"])
-        labels = self._as_outputs(batch["labels"]) if self.label.weight else None
-        images, soft_labels = mix(images, labels, self.num_classes, self.mixing, self.seed, batch["step"])
+        images, labels = self._pictures(batch)
+        partners = self._pictures(batch["partners"]) if "partners" in batch else None
+        draw = (self.seed, batch["step"])
+        images, soft_labels = mix(images, labels, self.num_classes, self.mixing, *draw, partners=partners)
         teacher = self.teacher_output(images)
         targets = StudentTargets(
             images=images,
@@ -167,6 +174,11 @@ class ClassifierDistillation(SideBySide):
             picture=self.picture_numbers(batch).to(images.device, non_blocking=True),
         )
         return self.teach(images.device, targets)
+
+    def _pictures(self, entries: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Images in [0, 1], and their labels as numbers of outputs, None if these do not count."""
+        labels = self._as_outputs(entries["labels"]) if self.label.weight else None
+        return as_unit_floats(entries["images"]), labels
 
     def _as_outputs(self, labels: Tensor) -> Tensor:
         """Labels of the pictures as numbers of outputs; -1 stays."""

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import ClassificationData, LabelledPictures
-from eyespot.encoders.base import Encoder
 from eyespot.evaluate.extraction import FeatureBank, eval_mode, read_ahead
 from eyespot.evaluate.protocols.counting import confusion
 
 BELOW_ONE = 1 - 1e-7
+
+
+class ClassHead(Protocol):
+    """What there is to know of a class head: an encoder has it, and a run before its students are made."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """How many outputs there are; 0 without a head."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Of the outputs in order, where known."""
+        ...
 
 
 def run(
@@ -53,6 +72,17 @@ def run(
     return found
 
 
+def check(head: ClassHead, data: ClassificationData, **options: object) -> None:
+    """Refuses what `run` could not measure, before a picture is looked at.
+
+    Raises:
+        ValueError: no head, classes that do not belong together, no labelled picture.
+    """
+    class_places(head, data.classes)
+    if not bool((data.val.labels >= 0).any()):
+        raise ValueError("classification needs validation pictures with labels, there are none")
+
+
 def answers(bank: FeatureBank, data: ClassificationData) -> tuple[Tensor, Tensor]:
     """Logits float32 [N, K] of the labelled validation pictures, on the CPU, and labels int64 [N] as places in them.
 
@@ -62,10 +92,8 @@ def answers(bank: FeatureBank, data: ClassificationData) -> tuple[Tensor, Tensor
         ValueError: see `run`.
     """
     encoder = bank.encoder
-    places = class_places(encoder, data.classes)
-    known = data.val.labels >= 0
-    if not bool(known.any()):
-        raise ValueError("classification needs validation pictures with labels, there are none")
+    check(encoder, data)
+    places, known = class_places(encoder, data.classes), data.val.labels >= 0
     logits = _logits(bank, data.val)[known]
     if not bool(logits.isfinite().all()):
         raise ValueError(f"{encoder.name} returned NaN or infinity; its answers cannot be evaluated")
@@ -87,7 +115,7 @@ def _logits(bank: FeatureBank, split: LabelledPictures) -> Tensor:
     return torch.cat(found).clone()  # outside of inference mode tensors can be used freely
 
 
-def class_places(encoder: Encoder, classes: Sequence[str]) -> Tensor:
+def class_places(encoder: ClassHead, classes: Sequence[str]) -> Tensor:
     """For each class of the data its place among the head's outputs, int64.
 
     By name where all of the data's classes are found among the head's (case, underscores and outer blanks do not

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import RetrievalData
+from eyespot.encoders.base import Encoder
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import files_named
@@ -69,13 +70,7 @@ def run(
     Raises:
         ValueError: text in a space that the student's adapters do not lead to.
     """
-    wording = (templates,) if isinstance(templates, str) else tuple(templates)
-    captions = tuple(caption for of_picture in data.captions for caption in of_picture)
-    embedded = (
-        _embedded_by_spec(text, wording, captions, tuple(files_named([text, wording])))
-        if isinstance(text, str)
-        else _embedded(text, wording, captions)
-    )
+    embedded = _captions(data, text, templates)
     into_space = text_space(bank.encoder, embedded.shape[1], space)
     if into_space is None:
         return {f"{way}-R@{k}": None for way in ("I2T", "T2I") for k in RANKS}
@@ -85,6 +80,32 @@ def run(
     fitting = owner == torch.arange(len(pictures))[:, None]
     found = {"I2T": recall_at(pictures, embedded, fitting), "T2I": recall_at(embedded, pictures, fitting.T)}
     return {f"{way}-R@{k}": share for way, shares in found.items() for k, share in zip(RANKS, shares, strict=True)}
+
+
+def check(
+    encoder: Encoder,
+    data: RetrievalData,
+    *,
+    text: str | TextTower,
+    space: str | None = None,
+    templates: str | Sequence[str] = "name",
+) -> None:
+    """Refuses what `run` could not measure, before a picture is looked at; what a spec names is read, and kept.
+
+    Raises:
+        ValueError: see `run`.
+    """
+    if isinstance(text, str):
+        text_space(encoder, _captions(data, text, templates).shape[1], space)
+
+
+def _captions(data: RetrievalData, text: str | TextTower, templates: str | Sequence[str]) -> Tensor:
+    """Every caption in the text's space, [captions, C]."""
+    wording = (templates,) if isinstance(templates, str) else tuple(templates)
+    captions = tuple(caption for of_picture in data.captions for caption in of_picture)
+    if not isinstance(text, str):
+        return _embedded(text, wording, captions)
+    return _embedded_by_spec(text, wording, captions, tuple(files_named([text, wording])))
 
 
 @lru_cache(maxsize=2)  # the rows of a table share one text

@@ -125,6 +125,24 @@ def run(
     }
 
 
+def check(
+    encoder: Encoder,
+    data: ClassificationData,
+    *,
+    text: str | TextTower | TextEmbeddings,
+    names: str | None = None,
+    space: str | None = None,
+    templates: str | Sequence[str] = "plain",
+) -> None:
+    """Refuses what `run` could not measure, before a picture is looked at; the text is read, and kept for `run`.
+
+    Raises:
+        ValueError: see `run`.
+    """
+    _, embeddings = _class_text(text, names, templates, tuple(data.classes))
+    text_space(encoder, embeddings.embeddings.shape[1], space)
+
+
 def _class_text(
     text: str | TextTower | TextEmbeddings, names: str | None, templates: str | Sequence[str], classes: tuple[str, ...]
 ) -> tuple[list[int], TextEmbeddings]:

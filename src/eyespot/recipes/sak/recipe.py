@@ -77,6 +77,9 @@ def distill(config: SakConfig, output: str | Path, measure: Measure | None = Non
     run = Run(config, output)
     config = run.config
     labelled = open_multitask(config.labelled.source, "train")
+    shown = open_multitask(config.labelled.source, "val")  # refused now, not when all is trained
+    if not len(shown):
+        raise ValueError(f"{config.labelled.source} has no validation picture: students are measured on these")
     names = short_names(config.teachers)
     teachers = {name: load_encoder(spec) for name, spec in zip(names, config.teachers, strict=True)}
     students = StudentBuilder(config, teachers)
@@ -93,7 +96,7 @@ def distill(config: SakConfig, output: str | Path, measure: Measure | None = Non
     finished = students.with_heads(bodies, labelled.tasks)
     if config.stage2.steps:
         finished = _teach_tasks(run, finished, teachers, labelled)
-    return _finish(run, finished, teachers, labelled.tasks, measure)
+    return _finish(run, finished, teachers, shown, measure)
 
 
 def _teach_paths(
@@ -211,16 +214,15 @@ def _finish(
     run: Run[SakConfig],
     finished: Mapping[str, MultiTaskStudent],
     teachers: Mapping[str, Encoder],
-    tasks: Mapping[str, Any],
+    shown: MultiTaskData,
     measure: Measure | None,
 ) -> Path:
-    """Measures on the validation pictures, writes students, cards and report."""
+    """Measures on the validation pictures `shown`, writes students, cards and report."""
     config = run.config
     students = {name: one.encoder.eval() for name, one in finished.items()}
     about = f"{model_name(config.student.model)}, by SAK"
     made = "One model" if len(students) == 1 else f"{len(students)} models"
     source = f"from {', '.join(teachers)} and labels" if teachers else "from labels alone"
-    shown = open_multitask(config.labelled.source, "val")
 
     def measured(encoders: dict[str, Encoder]) -> ResultTable | None:
         made_here = {name: encoder for name, encoder in encoders.items() if name in students}
@@ -232,7 +234,7 @@ def _finish(
     return run.finish(
         students,
         titles={name: about if name == "student" else f"{about} ({name})" for name in students},
-        summary=f"{made} for {', '.join(tasks)}, learnt {source}.",
+        summary=f"{made} for {', '.join(shown.tasks)}, learnt {source}.",
         size=config.stage1.student_size,
         others=teachers,
         measure=measured,

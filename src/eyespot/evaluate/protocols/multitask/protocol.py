@@ -52,6 +52,17 @@ def run(
     return {key: None if math.isnan(value) else value for key, value in found.items()}
 
 
+def check(model: Encoder, data: MultiTaskData, **options: object) -> None:
+    """Refuses what `run` could not measure, before a picture is looked at.
+
+    Raises:
+        ValueError: no multi-task model, no picture, no task in common, other classes.
+    """
+    shared_tasks(model, data.tasks)
+    if not len(data):
+        raise ValueError(f"{data.name} has no picture to evaluate on")
+
+
 def evaluate_multitask(
     model: Encoder,
     data: MultiTaskData,
