@@ -85,7 +85,7 @@ def run(
 
 
 @lru_cache(maxsize=2)  # the rows of a table share one text
-def _embedded_by_spec(text: str, wording: tuple[str, ...], captions: tuple[str, ...]) -> Tensor:
+def _embedded_by_spec(text: str, wording: tuple[str, ...], captions: tuple[str, ...], files: Any) -> Tensor:
     return _embedded(load_text_tower(text), wording, captions)
 
 

@@ -130,7 +130,7 @@ def _class_text(
     """Which of the classes can be told by name, and their embeddings."""
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     if isinstance(text, str):
-        known, embeddings = _loaded(text, names, wording, classes)
+        known, embeddings = _loaded(text, names, wording, classes, (stamp(text), stamp(names or "")))
     else:
         known, embeddings = _embedded(text, wording, classes)
     if len(known) < 2:
@@ -139,7 +139,7 @@ def _class_text(
 
 
 @lru_cache(maxsize=8)  # the rows of a table share one text
-def _loaded(text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...]) -> Any:
+def _loaded(text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...], files: Any) -> Any:
     if text.partition("?")[0].endswith(EMBEDDING_SUFFIXES):
         return _embedded(load_text_embeddings(text, names), wording, classes)
     return _embedded(load_text_tower(text), wording, classes)
