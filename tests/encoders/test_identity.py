@@ -12,7 +12,7 @@ import zoo_hf
 from onnx import TensorProto, helper, numpy_helper
 
 from eyespot.encoders import HeadedEncoder, load_encoder, save_encoder
-from eyespot.encoders.identity import identity, weights_hash
+from eyespot.encoders.identity import identity, stamp, weights_hash
 
 
 def write_onnx(folder, gain, *, where="initializer", location="model.onnx_data"):
@@ -207,3 +207,15 @@ def test_what_is_of_libraries_alone_keeps_the_key_it_had(tmp_path):
     assert identity(load_encoder(f"run/{tmp_path}/model")).keys() == {"model", "weights"}
     own = load_encoder("python/eyespot.encoders.shufflenet:shufflenet_v2")
     assert identity(own).keys() == {"model", "weights"}
+
+
+def test_what_a_process_keeps_by_a_spec_is_let_go_when_a_file_changes(eyes):
+    spec = f"python/{eyes}/eyes_here.py:Eyes?size=3"
+    before = stamp(spec)
+    assert len(before) == 3 and stamp(spec) == before
+    (eyes / "further_of_eyes.py").write_text("GAIN = 2 + 0\n")
+    assert stamp(spec) != before
+    assert stamp("timm/test_vit", "no such file") == ()
+    file = eyes / "text.safetensors"
+    file.write_bytes(b"one")
+    assert stamp(f"open_clip/X?weights={file}") == stamp(str(file)) != ()

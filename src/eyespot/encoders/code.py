@@ -17,7 +17,7 @@ from typing import NamedTuple
 from torch import nn
 
 
-class Source(NamedTuple):
+class CodeFile(NamedTuple):
     """A file of code.
 
     Attributes:
@@ -35,7 +35,7 @@ _AS_LOADED: dict[str, tuple[ModuleSpec | None, str]] = {}
 """Module -> its `__spec__`, which is another one after every import, and the hash of its file at that time."""
 
 
-def code_hash(starts: Iterable[Source], packages: Iterable[str] = ()) -> str | None:
+def code_hash(starts: Iterable[CodeFile], packages: Iterable[str] = ()) -> str | None:
     """SHA-256 of the code that files rest on, through all their imports, as it was when it was loaded.
 
     Code of installed libraries and of eyespot is left out. Folders are no part of it, so that code may be moved.
@@ -57,9 +57,9 @@ def code_of_types(model: nn.Module) -> str | None:
     return code_hash(source for name in sorted(names) if (source := located(name)) is not None)
 
 
-def own_sources(starts: Iterable[Source], packages: Iterable[str] = ()) -> list[Source]:
+def own_sources(starts: Iterable[CodeFile], packages: Iterable[str] = ()) -> list[CodeFile]:
     """The files themselves and all that they import, without those of libraries; see `code_hash`."""
-    found: dict[str, Source] = {}
+    found: dict[str, CodeFile] = {}
     ahead = list(starts)
     tops = set(packages)
     while ahead:
@@ -71,7 +71,7 @@ def own_sources(starts: Iterable[Source], packages: Iterable[str] = ()) -> list[
     return list(found.values())
 
 
-def forget_changed(start: Source, packages: Iterable[str] = ()) -> None:
+def forget_changed(start: CodeFile, packages: Iterable[str] = ()) -> None:
     """Makes Python import anew what `start` rests on, if any of it has changed since it was imported.
 
     Python keeps what it has imported, so that changed code beside a file would not be seen by this process.
@@ -97,7 +97,7 @@ def forget_changed(start: Source, packages: Iterable[str] = ()) -> None:
     importlib.invalidate_caches()
 
 
-def _hash_as_loaded(source: Source) -> str:
+def _hash_as_loaded(source: CodeFile) -> str:
     if not _is_current(source.name):
         _AS_LOADED[source.name] = (_spec_of(source.name), _hash(source.file))
     return _AS_LOADED[source.name][1]
@@ -117,7 +117,7 @@ def _hash(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _is_own(source: Source, packages: set[str]) -> bool:
+def _is_own(source: CodeFile, packages: set[str]) -> bool:
     top = source.name.partition(".")[0]
     if top == "eyespot" or top in sys.stdlib_module_names:
         return False
@@ -128,7 +128,7 @@ def _is_own(source: Source, packages: set[str]) -> bool:
     return not inside and not {"site-packages", "dist-packages"} & set(source.file.parts)
 
 
-def located(name: str) -> Source | None:
+def located(name: str) -> CodeFile | None:
     """Where the code of a module lies, without importing it; None if it is in no file."""
     module = sys.modules.get(name)
     if module is not None:
@@ -139,15 +139,15 @@ def located(name: str) -> Source | None:
         return None
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         return None
-    return Source(name, Path(spec.origin), spec.parent)
+    return CodeFile(name, Path(spec.origin), spec.parent)
 
 
-def _source_of(name: str, module: ModuleType) -> Source | None:
+def _source_of(name: str, module: ModuleType) -> CodeFile | None:
     file = getattr(module, "__file__", None)
-    return Source(name, Path(file), module.__package__) if file and Path(file).is_file() else None
+    return CodeFile(name, Path(file), module.__package__) if file and Path(file).is_file() else None
 
 
-def _imported(source: Source) -> Iterator[str]:
+def _imported(source: CodeFile) -> Iterator[str]:
     """Names of all modules that a file may import, those inside functions too."""
     if source.file.suffix != ".py":
         return

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.code import Source, code_of_types, own_sources
+from eyespot.encoders.code import CodeFile, code_of_types, own_sources
 from eyespot.specs import read_options
 
 _SAYS_NOTHING = {"transformers_version", "_name_or_path", "_commit_hash", "dtype", "torch_dtype"}
@@ -70,19 +70,24 @@ def configuration_hash(config: Mapping[str, Any]) -> str:
     return _hash_of([json.dumps({key: config[key] for key in config.keys() - _SAYS_NOTHING}, sort_keys=True)])
 
 
-def stamp(spec: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of the local files that a spec names, for what is kept in a process by its spec.
+def stamp(*specs: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of the local files that specs name, for what is kept in a process by its spec.
 
     A folder stands for all that is in it, a file of Python also for the code that it imports.
     """
-    path, _, query = spec.partition("?")
-    options = [value for value in read_options(query).values() if isinstance(value, str)]
-    texts = [path, path.partition("/")[2], path.partition("/")[2].rpartition(":")[0], *options]
-    places = [Path(text) for text in texts if text]
+    places = [place for spec in specs for place in _places_in(spec)]
     files = [file for place in places if place.exists() for file in _files_in(place)]
-    code = [source.file for file in files if file.suffix == ".py" for source in own_sources([Source("", file, None)])]
+    code = [source.file for file in files if file.suffix == ".py" for source in own_sources([CodeFile("", file, None)])]
     stats = [(file, file.stat()) for file in sorted({*files, *code})]
     return tuple((str(file), about.st_size, about.st_mtime_ns) for file, about in stats)
+
+
+def _places_in(spec: str) -> list[Path]:
+    """What a spec could name: itself, what follows its source, a file before its factory, its options."""
+    path, _, query = spec.partition("?")
+    rest = path.partition("/")[2]
+    options = [value for value in read_options(query).values() if isinstance(value, str)]
+    return [Path(text) for text in (path, rest, rest.rpartition(":")[0], *options) if text]
 
 
 def _encoders_in(encoder: Encoder) -> Iterator[Encoder]:

@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.code import Source, code_hash, forget_changed, located
+from eyespot.encoders.code import CodeFile, code_hash, forget_changed, located
 
 _OF_FILES = "eyespot_user"
 """What names of modules begin with that were loaded from a file."""
@@ -102,15 +102,15 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _source(place: str) -> Source | None:
+def _source(place: str) -> CodeFile | None:
     """The file of a module or of a path ending in .py; None if there is none."""
     if not place.endswith(".py"):
         return located(place)
     path = Path(place)
-    return Source(_module_name(path), path, None) if path.is_file() else None
+    return CodeFile(_module_name(path), path, None) if path.is_file() else None
 
 
-def _packages(source: Source) -> list[str]:
+def _packages(source: CodeFile) -> list[str]:
     """The library that is named itself: its own code counts, though it may be installed."""
     return [source.name.partition(".")[0]]
 

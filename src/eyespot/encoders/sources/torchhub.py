@@ -14,7 +14,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.code import Source, code_hash, forget_changed
+from eyespot.encoders.code import CodeFile, code_hash, forget_changed
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
@@ -201,10 +201,10 @@ def create_torchhub_encoder(
     return encoder
 
 
-def _code_of(repo: str) -> Source | None:
+def _code_of(repo: str) -> CodeFile | None:
     """The file that says what a clone offers; of GitHub's repositories the classes of the model must do."""
     file = Path(repo) / "hubconf.py"
-    return Source("hubconf", file, None) if file.is_file() else None
+    return CodeFile("hubconf", file, None) if file.is_file() else None
 
 
 def _as_encoder(

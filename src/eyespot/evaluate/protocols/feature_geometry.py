@@ -13,6 +13,7 @@ from torch import Tensor
 from eyespot.data.labelled.base import Pictures
 from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.identity import stamp
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.randomness import torch_generator
 
@@ -164,7 +165,8 @@ def run(
     few = torch.randperm(len(summaries), generator=torch_generator(seed, "pairs of the geometry"))[:PAIRED]
     other = None
     if reference is not None:
-        other = _summaries_of(reference, data, bank.size, bank.batch_size, bank.folder)  # type: ignore[arg-type]
+        files = stamp(reference) if isinstance(reference, str) else ()
+        other = _summaries_of(reference, data, bank.size, bank.batch_size, bank.folder, files)  # type: ignore[arg-type]
     return {
         "RankMe": rankme(summaries),
         "effective rank": effective_rank(summaries),
@@ -176,13 +178,14 @@ def run(
     }
 
 
-@lru_cache(maxsize=1)  # the rows of a table share one reference
+@lru_cache(maxsize=1)  # the rows of a table share one reference, while its files stay
 def _summaries_of(
     reference: str | Encoder,
     data: Pictures,
     size: int | tuple[int, int] | None,
     batch_size: int,
     folder: Path | None,
+    files: object,
 ) -> Tensor:
     encoder = load_encoder(reference) if isinstance(reference, str) else reference
     return FeatureBank(encoder, size, batch_size, folder=folder).summaries(data)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import RetrievalData
+from eyespot.encoders.identity import stamp
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.protocols.zero_shot import text_space
@@ -71,7 +72,9 @@ def run(
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     captions = tuple(caption for of_picture in data.captions for caption in of_picture)
     embedded = (
-        _embedded_by_spec(text, wording, captions) if isinstance(text, str) else _embedded(text, wording, captions)
+        _embedded_by_spec(text, wording, captions, stamp(text, *(entry for entry in wording if "{}" not in entry)))
+        if isinstance(text, str)
+        else _embedded(text, wording, captions)
     )
     into_space = text_space(bank.encoder, embedded.shape[1], space)
     if into_space is None:
@@ -84,8 +87,8 @@ def run(
     return {f"{way}-R@{k}": share for way, shares in found.items() for k, share in zip(RANKS, shares, strict=True)}
 
 
-@lru_cache(maxsize=2)  # the rows of a table share one text
-def _embedded_by_spec(text: str, wording: tuple[str, ...], captions: tuple[str, ...], files: Any) -> Tensor:
+@lru_cache(maxsize=2)  # the rows of a table share one text, while its files stay
+def _embedded_by_spec(text: str, wording: tuple[str, ...], captions: tuple[str, ...], files: object) -> Tensor:
     return _embedded(load_text_tower(text), wording, captions)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from eyespot.data.labelled.base import ClassificationData
 from eyespot.distill.features.chain import AdapterChain, find_route, routes, shown, width_of
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.identity import stamp
 from eyespot.encoders.naming import short_names
 from eyespot.encoders.text.embeddings import TextEmbeddings, load_text_embeddings
 from eyespot.encoders.text.encoding import TextTower, class_embeddings, load_text_tower, read_templates
@@ -130,7 +131,8 @@ def _class_text(
     """Which of the classes can be told by name, and their embeddings."""
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     if isinstance(text, str):
-        known, embeddings = _loaded(text, names, wording, classes, (stamp(text), stamp(names or "")))
+        files = stamp(text, names or "", *(entry for entry in wording if "{}" not in entry))
+        known, embeddings = _loaded(text, names, wording, classes, files)
     else:
         known, embeddings = _embedded(text, wording, classes)
     if len(known) < 2:
@@ -138,8 +140,8 @@ def _class_text(
     return known, embeddings
 
 
-@lru_cache(maxsize=8)  # the rows of a table share one text
-def _loaded(text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...], files: Any) -> Any:
+@lru_cache(maxsize=8)  # the rows of a table share one text, while its files stay
+def _loaded(text: str, names: str | None, wording: tuple[str, ...], classes: tuple[str, ...], files: object) -> Any:
     if text.partition("?")[0].endswith(EMBEDDING_SUFFIXES):
         return _embedded(load_text_embeddings(text, names), wording, classes)
     return _embedded(load_text_tower(text), wording, classes)
