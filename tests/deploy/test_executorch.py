@@ -115,7 +115,7 @@ def test_a_file_gives_what_the_model_gives(tiny, tiny_file):
 
 def test_a_file_knows_what_it_is(tiny, tiny_file):
     session = open_session(tiny_file, threads=1)
-    assert (session.batch, session.size, session.outputs) == (1, (64, 96), ("summary", "patches"))
+    assert (session.taken.batch, session.taken.sides, session.outputs) == (1, (64, 96), ("summary", "patches"))
     assert session.metadata == tiny.facts
     assert json.loads(session.metadata["eyespot"])["input"]["shape"] == [1, 3, 64, 96]
 

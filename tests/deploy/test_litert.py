@@ -60,7 +60,7 @@ def test_a_file_of_the_contract_is_an_encoder(tmp_path):
     features = encoder(images)
     torch.testing.assert_close(features.patches, 2 * images)
     torch.testing.assert_close(features.summary, images.mean((2, 3)))
-    assert (encoder.native_size, encoder.session.batch, encoder.stride) == ((8, 16), 1, 1)
+    assert (encoder.native_size, encoder.session.taken.batch, encoder.stride) == ((8, 16), 1, 1)
     assert encoder.license is None and encoder.terms == Terms.UNKNOWN
 
 
@@ -81,7 +81,7 @@ def test_outputs_come_in_the_order_in_which_they_are_asked_for(tmp_path):
 
 def test_open_sizes_are_taken_as_they_come(tmp_path):
     session = open_session(build(tmp_path / "a.tflite", shape=(None, 3, None, None)))
-    assert (session.batch, session.size) == (None, None)
+    assert (session.taken.batch, session.taken.sides) == (None, (None, None))
     for shape in ((2, 3, 8, 8), (1, 3, 4, 12)):
         images = torch.rand(shape)
         torch.testing.assert_close(session.run(images, ["patches"])[0], 2 * images)
@@ -116,8 +116,10 @@ def test_what_cannot_be_an_encoder_is_refused_with_the_reason(tmp_path):
         open_session(damaged)
     with pytest.raises(ValueError, match="no signature"):
         open_session(build(tmp_path / "a.tflite", signature=False))
-    with pytest.raises(ValueError, match=r"must be pictures \[batch, 3, H, W\], it is \[1, 8, 8, 3\]"):
-        open_session(build(tmp_path / "b.tflite", shape=(1, 8, 8, 3)))
+    with pytest.raises(
+        ValueError, match=r"must be pictures \[batch, 3, H, W\] or \[batch, H, W, 3\], it is \[1, 4, 8, 8\]"
+    ):
+        open_session(build(tmp_path / "b.tflite", shape=(1, 4, 8, 8)))
 
 
 def test_a_missing_library_is_named_with_its_remedy(tmp_path, monkeypatch):
@@ -177,7 +179,7 @@ def test_a_converted_model_says_what_the_model_says(tmp_path):
     encoder = LitertEncoder(file)
     assert numeric_check(module, encoder.session, graph.names, [graph.example()]).passed
     assert encoder.session.metadata == graph.facts
-    assert (encoder.session.batch, encoder.native_size, encoder.stride) == (2, (48, 32), graph.stride)
+    assert (encoder.session.taken.batch, encoder.native_size, encoder.stride) == (2, (48, 32), graph.stride)
     images = torch.rand(3, 3, 48, 32)
     assert encoder(images).summary.shape == (3, encoder.summary_dim)
 

@@ -35,7 +35,7 @@ def agreement(encoder, file, images):
     """The least cosine of summaries and of patches, over pictures and positions."""
     session = open_session(file, threads=1)
     features = encoder(images)
-    pieces = [session.run(piece, ("patches", "summary")) for piece in images.split(session.batch or len(images))]
+    pieces = [session.run(piece, ("patches", "summary")) for piece in images.split(session.taken.batch or len(images))]
     patches, summary = (torch.cat(values) for values in zip(*pieces, strict=True))
     return min(
         float(F.cosine_similarity(features.summary.double(), summary.double()).min()),
@@ -75,7 +75,7 @@ def test_facts_survive(made):
     session = open_session(file)
     assert {name: session.metadata[name] for name in graph.facts} == graph.facts
     assert json.loads(session.metadata["eyespot"])["model"] == encoder.name
-    assert (session.batch, session.size, session.outputs) == (1, SIZE, ("summary", "patches"))
+    assert (session.taken.batch, session.taken.sides, session.outputs) == (1, SIZE, ("summary", "patches"))
     onnx.checker.check_model(onnx.load(file), full_check=True)
 
 

@@ -38,7 +38,7 @@ def pictures(count, size=SIZE):
 def agreement(encoder, session, images):
     """The least cosine of summaries and of patches, over pictures and positions."""
     features = encoder(images)
-    pieces = [session.run(piece, ("patches", "summary")) for piece in images.split(session.batch or len(images))]
+    pieces = [session.run(piece, ("patches", "summary")) for piece in images.split(session.taken.batch or len(images))]
     patches, summary = (torch.cat(values) for values in zip(*pieces, strict=True))
     assert (patches.shape, summary.shape) == (features.patches.shape, features.summary.shape)
     return min(
@@ -88,7 +88,7 @@ def test_the_weights_beside_the_file_tell_one_encoder_from_another(file, tmp_pat
 def test_a_file_computes_what_the_encoder_computes(encoder, graph, file):
     session = open_session(file, threads=1)
     assert agreement(encoder, session, pictures(3)) > 1 - 1e-6
-    assert (session.batch, session.size) == (1, SIZE)
+    assert (session.taken.batch, session.taken.sides) == (1, SIZE)
     assert session.outputs == ("summary", "patches")
     assert session.metadata == graph.facts
 
@@ -142,7 +142,7 @@ def test_open_shapes(name, tmp_path):
     encoder = encoder_of(f"timm/{name}?pretrained=false" + ("&depth=1" if "dinov3" in name else ""))
     write(trace(exportable(encoder), batch=None, size=None), tmp_path / "model.xml")
     session = open_session(tmp_path / "model.xml", threads=1)
-    assert (session.batch, session.size) == (None, None)
+    assert (session.taken.batch, session.taken.sides) == (None, (None, None))
     for count, size in ((1, (64, 64)), (3, (96, 32)), (2, (160, 192))):
         assert agreement(encoder, session, pictures(count, size)) > 1 - 1e-6
 

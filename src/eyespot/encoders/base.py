@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from eyespot.dense_tasks import DenseTask
 from eyespot.encoders.attention import attention_for
 from eyespot.encoders.licenses import Terms, verdict
 from eyespot.features import Features
+
+Channels = Literal["rgb", "bgr"]
 
 
 class Encoder(nn.Module, ABC):
@@ -44,6 +46,9 @@ class Encoder(nn.Module, ABC):
         level_taps: `taps` of `intermediates` at which it shows itself, shallow to deep, to who asks for levels; empty
             where its inner modules are to be watched, see `taps`.
         files: the files that hold its weights, where another runtime computes; none where torch does.
+        code: hash of the code of one's own that built it; None if that is a library's. See `identity`.
+        configuration: hash of the configuration file that it was built from; None if its name says it all.
+        channels: the order in which its network wants them, "rgb" or "bgr"; pictures are RGB always.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -64,6 +69,9 @@ class Encoder(nn.Module, ABC):
     model_args: Mapping[str, Any] | None = None
     level_taps: tuple[int, ...] = ()
     files: Sequence[Path] = ()
+    code: str | None = None
+    configuration: str | None = None
+    channels: Channels = "rgb"
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from typing import Any
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.loading import load_encoder
-from eyespot.encoders.sources.python import load_factory, target_of
+from eyespot.encoders.sources.python import code_behind, load_factory, target_of
 from eyespot.specs import read_options
 
 Config = Mapping[str, Any]
@@ -44,7 +44,11 @@ def build_encoder(config: Config) -> Encoder:
         ValueError, TypeError, ModuleNotFoundError: the class that is named is no encoder's, or is not there.
     """
     kind = _class_of(config)
-    return _built_by_spec(config) if kind is None else kind.from_config(config)
+    encoder = _built_by_spec(config) if kind is None else kind.from_config(config)
+    named = config["eyespot"].get("class")
+    if named is not None:
+        encoder.code = code_behind(named)
+    return encoder
 
 
 def is_built_by_its_spec(encoder: Encoder) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 Shapes = dict[str, tuple[int, ...]]
 
 
-@lru_cache(maxsize=256)
 def onnx_forward_flops(path: Path, size: tuple[int, int]) -> int:
     """Operations of one picture; a multiply-accumulate is two, as in torch's counter, and element-wise work is none.
 
@@ -26,6 +25,12 @@ def onnx_forward_flops(path: Path, size: tuple[int, int]) -> int:
         ImportError: the onnx package is missing.
         ValueError: the shapes inside the graph cannot be told; names the first operation.
     """
+    return _counted(path, path.stat().st_mtime_ns, size)
+
+
+@lru_cache(maxsize=256)
+def _counted(path: Path, written: int, size: tuple[int, int]) -> int:
+    """`onnx_forward_flops` of the file as it was written at that time (ns)."""
     onnx, model = _load(path)
     _fix_input(model.graph.input[0], size)
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -52,8 +57,10 @@ def _load(path: Path) -> tuple[Any, Any]:
 
 
 def _fix_input(entry: Any, size: tuple[int, int]) -> None:
-    """Gives the picture input its size, so that every shape behind it follows."""
-    for dimension, value in zip(entry.type.tensor_type.shape.dim, (1, 3, *size), strict=True):
+    """Gives the picture input, channels first or last, its size, so that every shape behind it follows."""
+    dimensions = entry.type.tensor_type.shape.dim
+    last = dimensions[3].dim_value == 3 and dimensions[1].dim_value != 3
+    for dimension, value in zip(dimensions, (1, *size, 3) if last else (1, 3, *size), strict=True):
         dimension.dim_value = value
 
 

@@ -72,11 +72,11 @@ def open_target(target: Target) -> tuple[Callable[[], object], int]:
     if target.file is not None and runtime.format:
         source = importlib.import_module(f"eyespot.encoders.runtimes.{runtime.format}")
         session = source.open_session(target.file, torch.get_num_threads(), **runtime.options)
-        return _run_of(session, OUTPUTS, images), bytes_of_file(target.file)
+        return _run_of(session, OUTPUTS, images), sum(map(bytes_of_file, session.files))
     encoder = seeded_encoder(target.model)
     if isinstance(encoder, FileEncoder):
         names = tuple(name for name in encoder.outputs if name != "mean")
-        return _run_of(encoder.session, names, images), bytes_of_file(encoder.path)
+        return _run_of(encoder.session, names, images), sum(map(bytes_of_file, encoder.files))
     size = sum(value.numel() * value.element_size() for value in encoder.state_dict().values())
     work = encoder.named_outputs
     model = _compiled(work, target.file) if runtime.name == COMPILE else work
@@ -102,14 +102,12 @@ def _compiled(work: Callable[[Tensor], object], cache: Path | None) -> Callable[
 
 
 def _run_of(session: Session, names: tuple[str, ...], images: Tensor) -> Callable[[], object]:
-    if session.batch not in (None, len(images)):
-        raise ValueError(f"the file takes batches of {session.batch} only, not of {len(images)}")
+    if session.taken.batch not in (None, len(images)):
+        raise ValueError(f"the file takes batches of {session.taken.batch} only, not of {len(images)}")
     return lambda: session.run(images, names)
 
 
 def bytes_of_file(file: Path) -> int:
-    """Size of a model: of the file and of those beside it with the same name (weights that a format keeps apart)."""
-    if file.is_dir():
-        return sum(part.stat().st_size for part in file.rglob("*") if part.is_file())
-    parts = {file, file.with_suffix(".bin"), file.with_name(f"{file.name}.data")}
+    """Size of a file, or of all that is in a folder (formats that are one)."""
+    parts = file.rglob("*") if file.is_dir() else [file]
     return sum(part.stat().st_size for part in parts if part.is_file())

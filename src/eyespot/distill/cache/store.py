@@ -21,6 +21,7 @@ from eyespot.distill.cache.config import CacheError, CacheMismatchError, StoreKi
 from eyespot.distill.cache.projection import Projection, fit_projection
 from eyespot.distill.cache.reader import DESCRIPTION, ShardReader
 from eyespot.distill.cache.shards import write_shard
+from eyespot.encoders.identity import LATER_KEYS
 from eyespot.engine.checkpoint import difference
 from eyespot.features import Features
 from eyespot.files import remove
@@ -198,7 +199,7 @@ class TeacherCache:
             raise CacheError(f"{file} cannot be read; delete {self.folder} to make it anew") from error
         if known != FORMAT:
             raise CacheError(f"{self.folder} was made by another version of eyespot; name another cache.folder")
-        different = difference(setting, self.setting)
+        different = difference(setting, self._wanted_by_its_version(setting))
         if different:
             raise CacheMismatchError(
                 f"{self.folder} was made for something else (was -> wanted):\n  "
@@ -206,6 +207,13 @@ class TeacherCache:
                 + "\nName another cache.folder, or delete this one to make it anew."
             )
         return Codec(RowLayout.from_json(description), self._recorded_projection(description), self._teacher)
+
+    def _wanted_by_its_version(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """What is wanted, without what versions of eyespot did not write down that knew less of a teacher."""
+        was, now = recorded.get("teacher"), self.setting.get("teacher")
+        if not isinstance(was, dict) or not isinstance(now, dict):
+            return self.setting
+        return {**self.setting, "teacher": {key: now[key] for key in now if key in was or key not in LATER_KEYS}}
 
     def _recorded_projection(self, description: dict[str, Any]) -> Projection | None:
         recorded = description.get("projection")

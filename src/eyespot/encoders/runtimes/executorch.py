@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyespot.encoders.runtimes.exported import FileEncoder, existing, open_size
+from eyespot.encoders.runtimes.exported import FileEncoder, existing
+from eyespot.encoders.runtimes.inputs import as_floats, read_input
 
+_TYPES = {0: "uint8", 5: "float16", 6: "float32", 7: "float64", 15: "bfloat16"}  # torch's numbers of its types
+_TORCH_TYPES = (torch.uint8, torch.float16, torch.float64, torch.bfloat16)
 METADATA_METHOD = "metadata"
 """Name of the method, beside `forward`, that gives `{"outputs": [names], "facts": {name: text}}` as JSON."""
 
@@ -43,7 +46,11 @@ class ExecutorchSession:
         self._runtime, self._path, self._threads = runtime, path, threads
         self._load()
         taken = self._program.method_meta("forward")
-        self.batch, self.size = open_size("executorch", taken.input_tensor_meta(0).sizes(), path)
+        names = [f"input {index}" for index in range(taken.num_inputs())]
+        entry = taken.input_tensor_meta(0)
+        dtype = _TYPES.get(entry.dtype(), f"number {entry.dtype()} of ExecuTorch")
+        self.taken = read_input("executorch", path, names, entry.sizes(), dtype, (torch.float32, *_TORCH_TYPES))
+        self.files = [path]
         known = self._metadata()
         self.metadata: dict[str, str] = known.get("facts", {})
         count = taken.num_outputs()
@@ -65,8 +72,8 @@ class ExecutorchSession:
         """See `exported.Session`."""
         if ThreadPool.claim(self._runtime, self._threads) != self._generation:
             self._load()
-        found = dict(zip(self.outputs, self._forward([images]), strict=True))
-        return [found[name].float() for name in names]
+        found = dict(zip(self.outputs, self._forward([self.taken.of(images)]), strict=True))
+        return [as_floats(name, found[name]) for name in names]
 
 
 def open_session(path: str | Path, threads: int | None = None) -> ExecutorchSession:

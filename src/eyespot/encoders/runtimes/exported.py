@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder, checked_names
+from eyespot.encoders.runtimes.inputs import PictureInput
+from eyespot.encoders.runtimes.stride import find_stride
 from eyespot.features import Features
 
 CLASS_OUTPUTS = ("logits", "log_probs")
@@ -25,17 +27,14 @@ class Session(Protocol):
     """A file, loaded by its runtime and ready to run.
 
     Attributes:
-        batch: how many pictures a run takes; None for any number.
-        size: (height, width) in pixels that it takes; None for any multiple of the stride.
+        taken: how it takes pictures.
         outputs: names of what it can give.
         metadata: facts written inside the file, e.g. `license`.
+        files: those that hold its weights, the file itself first.
     """
 
     @property
-    def batch(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def size(self) -> tuple[int, int] | None: ...  # noqa: D102
+    def taken(self) -> PictureInput: ...  # noqa: D102
 
     @property
     def outputs(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -43,8 +42,15 @@ class Session(Protocol):
     @property
     def metadata(self) -> dict[str, str]: ...  # noqa: D102
 
+    @property
+    def files(self) -> Sequence[Path]: ...  # noqa: D102
+
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """The named outputs, float32 on the CPU, for `images` [b, 3, H, W], float32 on the CPU, contiguous."""
+        """The named outputs, float32 on the CPU, for `images` [b, 3, H, W], float32 on the CPU.
+
+        Raises:
+            ValueError: an output holds no floats.
+        """
         ...
 
 
@@ -59,22 +65,25 @@ class FileEncoder(Encoder):
         path: the file.
         session: the file, opened.
         summary: name of the summary output, or "mean" for the spatial mean of the patches.
-        patches: name of the dense output, a map [batch, D, h, w] or tokens [batch, N, D], row-major, on a grid with the
-            aspect of the picture.
+        patches: name of the dense output, a map [batch, D, h, w] or [batch, h, w, D] (told apart by the picture's
+            aspect; the first if both fit), or tokens [batch, N, D], row-major, on a grid with that aspect.
         logits: name of the output of a class head, which then fills `Features.logits`; True for the one that is called
             `logits` or `log_probs`, whichever there is. False computes none. Log-probabilities are logits up to a
             constant per picture: their softmax is the same at any temperature. Of probabilities the logarithm is taken,
             and a warning says so.
         prefix: leading tokens that are not patches, if the dense output is tokens.
-        mean, std: normalisation the graph expects and does not do itself, three numbers each.
-        size: (height, width), or the side of a square, to use when the file leaves the size open.
+        mean, std: normalisation the graph expects and does not do itself, three numbers each. Not for graphs that take
+            uint8, levels from 0 to 255.
+        size: (height, width), or the side of a square, to use when the file leaves the size open. A file that fixes
+            one of them takes this size only, else a square.
         license: licence of the weights; the file's own metadata entry `license` if not given.
 
     Attributes:
         facts: what `eyespot export` noted in the file: the model, its outputs, classes and more; see `deploy.graph`.
 
     Raises:
-        ValueError: the named outputs do not exist or have other shapes.
+        ValueError: the named outputs do not exist or have other types or shapes, or a size that is no multiple of the
+            stride.
     """
 
     def __init__(
@@ -94,9 +103,7 @@ class FileEncoder(Encoder):
     ) -> None:
         super().__init__(mean, std)
         self.path = Path(path)
-        # with its weights beside it: OpenVINO's .bin, the .data of a large ONNX file
-        beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
-        self.files = [self.path, *(file for file in beside if file.is_file())]
+        self._stamps = {file: _stamp(file) for file in self._all_files(session)}
         self.name = f"{kind}/{self.path}"
         self.session = session
         self.outputs = (str(summary), str(patches))  # a spec's "?patches=495" arrives as a number
@@ -107,9 +114,28 @@ class FileEncoder(Encoder):
         self.license = license or session.metadata.get("license")
         self.lineage = self.facts.get("teachers", [])
         self._check_names()
-        self.native_size = session.size
-        self.default_size = session.size or ((size, size) if isinstance(size, int) else size) or (224, 224)
-        self._read_shapes()
+        if session.taken.takes_levels and (tuple(mean), tuple(std)) != ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
+            raise ValueError(
+                f"{self.name} takes uint8, levels from 0 to 255, and must normalise for itself: leave mean and std out"
+            )
+        self._read_shapes((size, size) if isinstance(size, int) else size)
+
+    def _all_files(self, session: Session) -> list[Path]:
+        # those beside it whatever the graph says, since older versions took them for parts of it
+        beside = (self.path.with_suffix(".bin"), self.path.with_name(f"{self.path.name}.data"))
+        return list(dict.fromkeys([self.path, *(file for file in beside if file.is_file()), *session.files]))
+
+    @property
+    def files(self) -> list[Path]:  # type: ignore[override]
+        """See `Encoder.files`.
+
+        Raises:
+            ValueError: one of them is another than when it was loaded, so that it does not say what this encoder is.
+        """
+        for file, stamp in self._stamps.items():
+            if _stamp(file) != stamp:
+                raise ValueError(f"{file} has changed since {self.name} was loaded; load it again")
+        return list(self._stamps)
 
     @property
     def _wanted(self) -> tuple[str, ...]:
@@ -142,18 +168,52 @@ class FileEncoder(Encoder):
             f"{', '.join(self.session.outputs)}. If one of them is a class head's, name it: {self.name}?logits=NAME"
         )
 
-    def _read_shapes(self) -> None:
-        """Widths and stride, from one run on a grey picture."""
-        height, width = self.default_size
-        features = self._encode(torch.full((1, 3, height, width), 0.5))
-        self.summary_dim = features.summary.shape[1]
-        self.patch_dim = features.patches.shape[1]
-        self.stride = -(-height // features.grid[0])
+    def _read_shapes(self, size: tuple[int, int] | None) -> None:
+        """Widths, stride and sizes, from runs on grey pictures.
+
+        Args:
+            size: the user's.
+        """
+        sides = self.session.taken.sides
+        asked = size or next(((side, side) for side in sides if side is not None), (224, 224))
+        height, width = (fixed or wanted for fixed, wanted in zip(sides, asked, strict=True))
+        if size is not None and (height, width) != tuple(size):
+            raise ValueError(f"{self.name} takes pictures of {_sides_in_words(sides)}, not of size={size[0]},{size[1]}")
+        features = self._look_at_grey(height, width)
+        self.summary_dim, self.patch_dim = features.summary.shape[1], features.patches.shape[1]
+        self.default_size = (height, width)
+        if any(sides):  # a side that is open beside a fixed one stays as it is, too: an encoder has one size or all
+            self.native_size, self.stride = (height, width), -(-height // features.grid[0])
+        else:
+            self.stride = find_stride(self._grid_of, (height, width), features.grid, self.name)
+            self.default_size = self.fitting_size(self.default_size)
+            if size is not None and self.default_size != tuple(size):
+                raise ValueError(f"{self.name} {self.size_error(*size)}; state that as size=")
         if features.logits is not None:
             self.num_classes = features.logits.shape[1]
-            self._are_probabilities = self._gives_probabilities((height, width))
+            self._are_probabilities = self._gives_probabilities(self.default_size)
             names = self.facts.get("class_names") if self.logits == "logits" else None
             self.class_names = checked_names(names, self.num_classes, self.name)
+
+    def _look_at_grey(self, height: int, width: int) -> Features:
+        """What it makes of a picture, with its own errors in words of ours."""
+        try:
+            return self._encode(torch.full((1, 3, height, width), 0.5))
+        except ValueError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(
+                f"{self.name} cannot take a {height}x{width} picture ({reason}); if it takes one size only, state it: "
+                "size=H,W"
+            ) from error
+
+    def _grid_of(self, height: int, width: int) -> tuple[int, int] | None:
+        """The grid of patches of a picture; None if it cannot be taken."""
+        try:
+            return self._look_at_grey(height, width).grid
+        except ValueError:
+            return None
 
     def _gives_probabilities(self, size: tuple[int, int]) -> bool:
         """Whether the class output has been through a softmax already: another one would make every answer unsure."""
@@ -172,36 +232,61 @@ class FileEncoder(Encoder):
 
     def _encode(self, images: Tensor) -> Features:
         found = self._run(images.detach().float().cpu())
-        patches = self._as_map(found[self.outputs[1]], images.shape[2] / images.shape[3])
-        summary = patches.mean((2, 3)) if self.outputs[0] == "mean" else found[self.outputs[0]].flatten(1)
-        logits = None if self.logits is None else found[self.logits].flatten(1)
+        patches = self._as_map(found[self.outputs[1]], images.shape[2], images.shape[3])
+        summary = patches.mean((2, 3)) if self.outputs[0] == "mean" else self._as_vector(found, self.outputs[0])
+        logits = None if self.logits is None else self._as_vector(found, self.logits)
         if logits is not None and self._are_probabilities:
             logits = logits.clamp(min=torch.finfo(torch.float32).tiny).log()
         return Features(summary, patches, logits).to(images.device)
 
+    def _as_vector(self, found: Mapping[str, Tensor], name: str) -> Tensor:
+        """[B, C] from that, or from [B, C, 1, 1], [B, 1, C] and the like."""
+        value = found[name]
+        if value.ndim < 2 or sum(side > 1 for side in value.shape[1:]) > 1:
+            raise ValueError(
+                f"{self.name}: output {name} of shape {tuple(value.shape)} is not one vector per picture; name another "
+                "one" + (" (summary=mean takes the mean of the patches)" if name == self.outputs[0] else "")
+            )
+        return value.flatten(1)
+
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         """The named outputs; few pictures at a time, and in the file's own batch size if it has one."""
         names = [name for name in dict.fromkeys(self._wanted) if name != "mean"]
-        runs = [self._run_piece(piece, names) for piece in images.split(self.session.batch or MOST_AT_ONCE)]
+        runs = [self._run_piece(piece, names) for piece in images.split(self.session.taken.batch or MOST_AT_ONCE)]
         return {name: torch.cat(column) for name, column in zip(names, zip(*runs, strict=True), strict=True)}
 
     def _run_piece(self, piece: Tensor, names: list[str]) -> list[Tensor]:
-        lacking = (self.session.batch or 0) - len(piece)
+        lacking = (self.session.taken.batch or 0) - len(piece)
         filled = F.pad(piece, (0, 0) * 3 + (0, lacking)) if lacking > 0 else piece
-        return [value[: len(piece)] for value in self.session.run(filled.contiguous(), names)]
+        try:
+            values = self.session.run(filled.contiguous(), names)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        for name, value in zip(names, values, strict=True):
+            if value.ndim == 0 or len(value) != len(filled):
+                raise ValueError(
+                    f"{self.name}: output {name} of shape {tuple(value.shape)} has no row for each of {len(filled)} "
+                    "pictures; export it with a batch dimension"
+                )
+        return [value[: len(piece)] for value in values]
 
-    def _as_map(self, patches: Tensor, aspect: float) -> Tensor:
-        if patches.ndim == 4:
+    def _as_map(self, patches: Tensor, height: int, width: int) -> Tensor:
+        """[B, D, h, w] from that, from [B, h, w, D] or from tokens [B, N, D], for pictures of this size."""
+        if patches.ndim == 4 and _is_grid(patches.shape[2:], height, width):
             return patches
-        tokens = patches[:, self.prefix :]
-        count = tokens.shape[1]
-        grid = (round((count * aspect) ** 0.5), round((count / aspect) ** 0.5))
-        if patches.ndim != 3 or grid[0] * grid[1] != count:
-            raise ValueError(
-                f"{self.name}: output {self.outputs[1]} of shape {tuple(patches.shape)} is neither a map "
-                f"[batch, D, h, w] nor {self.prefix} prefix tokens and a grid like the picture; set prefix=K"
-            )
-        return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+        if patches.ndim == 4 and _is_grid(patches.shape[1:3], height, width):
+            return patches.permute(0, 3, 1, 2)
+        if patches.ndim == 3:
+            tokens = patches[:, self.prefix :]
+            count, aspect = tokens.shape[1], height / width
+            grid = (round((count * aspect) ** 0.5), round((count / aspect) ** 0.5))
+            if count and grid[0] * grid[1] == count:
+                return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
+        raise ValueError(
+            f"{self.name}: output {self.outputs[1]} of shape {tuple(patches.shape)} for a {height}x{width} picture is "
+            f"neither a map [batch, D, h, w] or [batch, h, w, D] nor {self.prefix} prefix tokens and a grid like the "
+            "picture; set prefix=K"
+        )
 
 
 def existing(path: str | Path, kind: str) -> Path:
@@ -216,14 +301,17 @@ def existing(path: str | Path, kind: str) -> Path:
     return path
 
 
-def open_size(kind: str, shape: Sequence[Any], path: Path) -> tuple[int | None, tuple[int, int] | None]:
-    """Batch and size that an input of this shape takes; what is no number is open.
+def _is_grid(grid: Sequence[int], height: int, width: int) -> bool:
+    """Whether rows and columns have the aspect of a picture, but for a row or column that is cut off."""
+    rows, columns = grid
+    return abs(rows * width - columns * height) < max(height, width)
 
-    Raises:
-        ValueError: the input does not take pictures [batch, 3, H, W].
-    """
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise ValueError(f"{kind}/{path}: the first input must be pictures [batch, 3, H, W], it is {list(shape)}")
-    batch, _, height, width = shape
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return batch if isinstance(batch, int) else None, size
+
+def _sides_in_words(sides: tuple[int | None, int | None]) -> str:
+    return "x".join("any" if side is None else str(side) for side in sides)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """What changes when a file is written anew."""
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from eyespot.encoders.runtimes.exported import FileEncoder, existing, open_size
+from eyespot.encoders.runtimes.exported import FileEncoder, existing
+from eyespot.encoders.runtimes.inputs import as_floats, read_input
 
+_TYPES = (torch.float32, torch.float16, torch.float64, torch.uint8)
 FACTS_MEMBER = "eyespot.json"
 """Where our facts lie: LiteRT's files may carry others behind the model, as a ZIP archive that the runtime ignores."""
 
@@ -25,18 +28,32 @@ class LitertSession:
         if not signatures:
             raise ValueError(f"litert/{path}: the file has no signature, so that its outputs have no names")
         self._run = interpreter.get_signature_runner(next(iter(signatures)))
-        (self._input, entry), *others = self._run.get_input_details().items()
-        if others:
-            raise ValueError(f"litert/{path}: the file takes {1 + len(others)} inputs, not only pictures")
+        inputs = self._run.get_input_details()
+        self._input, entry = next(iter(inputs.items()))
         shape = [int(side) if side > 0 else None for side in entry["shape_signature"]]
-        self.batch, self.size = open_size("litert", shape, path)
-        self.outputs = tuple(self._run.get_output_details())
+        scale, zero = entry["quantization"]
+        if scale and not (entry["dtype"] == np.uint8 and zero == 0 and abs(255 * scale - 1) < 1e-2):
+            raise ValueError(
+                f"litert/{path}: its input is rounded to {np.dtype(entry['dtype']).name} in steps of {scale:.3g} from "
+                f"{zero}; convert it with float32 inputs and outputs (weights may stay int8)"
+            )
+        dtype = np.dtype(entry["dtype"]).name
+        self.taken = read_input("litert", path, list(inputs), shape, dtype, _TYPES)
+        self.files = [path]
+        given = self._run.get_output_details()
+        self.outputs = tuple(given)
+        self._steps = {name: about["quantization"] for name, about in given.items()}
         self.metadata = _facts(path)
 
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """See `exported.Session`."""
-        found = self._run(**{self._input: images.numpy()})
-        return [torch.from_numpy(found[name]).float() for name in names]
+        found = self._run(**{self._input: self.taken.of(images).numpy()})
+        return [as_floats(name, self._unrounded(name, found[name])) for name in names]
+
+    def _unrounded(self, name: str, value: np.ndarray) -> np.ndarray:
+        """What an output of whole numbers stands for, where the file says in which steps it is rounded."""
+        scale, zero = self._steps[name]
+        return (value.astype(np.float32) - zero) * scale if scale and value.dtype.kind in "iu" else value
 
 
 def open_session(path: str | Path, threads: int | None = None) -> LitertSession:

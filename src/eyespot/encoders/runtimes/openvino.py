@@ -11,9 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eyespot.encoders.runtimes.exported import FileEncoder, existing, open_size
+from eyespot.encoders.runtimes.exported import FileEncoder, existing
+from eyespot.encoders.runtimes.inputs import as_floats, read_input
+from eyespot.encoders.runtimes.onnx import external_files
 
 FACTS = "eyespot"  # the section of the file's own notes (`rt_info`) that our facts are in
+_TYPES = (torch.float32, torch.float16, torch.float64, torch.uint8)
 Precision = Literal["f32", "bf16"]
 
 
@@ -21,8 +24,12 @@ class OpenvinoSession:
     """A network in OpenVINO; see `exported.Session`."""
 
     def __init__(self, network: Any, compiled: Any, path: Path) -> None:
-        shape = [side.get_length() if side.is_static else None for side in network.inputs[0].partial_shape]
-        self.batch, self.size = open_size("openvino", shape, path)
+        entry = network.inputs[0]
+        shape = [side.get_length() if side.is_static else None for side in entry.partial_shape]
+        names = [one.any_name if one.names else str(place) for place, one in enumerate(network.inputs)]
+        dtype = entry.element_type.get_type_name()
+        self.taken = read_input("openvino", path, names, shape, dtype, _TYPES)
+        self.files = _files_of(path)
         self.outputs = tuple(output.any_name for output in network.outputs)
         self.metadata = _facts(network)
         self._places = {name: place for place, name in enumerate(self.outputs)}
@@ -30,16 +37,17 @@ class OpenvinoSession:
 
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """See `exported.Session`."""
-        self._request.infer([images.numpy()], share_inputs=True)
+        pictures = self.taken.of(images).numpy()
+        self._request.infer([pictures], share_inputs=True)
         tensors = [self._request.get_output_tensor(self._places[name]) for name in names]
-        return [torch.from_numpy(tensor.data.copy()) for tensor in tensors]
+        return [as_floats(name, tensor.data.copy()) for name, tensor in zip(names, tensors, strict=True)]
 
 
 def open_session(path: str | Path, threads: int | None = None, precision: Precision = "f32") -> OpenvinoSession:
     """Opens a network in OpenVINO's format, for quick single answers.
 
     Args:
-        path: the .xml file; its weights lie beside it in the .bin file.
+        path: the .xml file; its weights lie beside it in the .bin file. OpenVINO reads .onnx and .tflite as well.
         threads: how many it computes with; as many as torch has now if None.
         precision: what is not int8 is computed in this: "f32" exactly so, or "bf16" (8 bits of mantissa), which is
             faster on processors that have it and refused on others.
@@ -47,14 +55,15 @@ def open_session(path: str | Path, threads: int | None = None, precision: Precis
     Raises:
         ImportError: openvino is missing.
         FileNotFoundError: no such file, or its weights are not beside it.
-        ValueError: the file is damaged or takes no pictures, or the processor does not have this precision.
+        ValueError: the file is damaged, of another format or takes no pictures, or the processor does not have this
+            precision.
     """
     openvino = import_openvino()
     path = existing(path, "openvino")
     if precision not in ("f32", "bf16"):
         raise ValueError(f"precision is f32 or bf16, got {precision!r}")
-    if path.suffix == ".xml":
-        existing(path.with_suffix(".bin"), "openvino")
+    for file in _files_of(path):
+        existing(file, "openvino")
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ValueError("this processor does not compute in bf16; take precision=f32")
@@ -70,6 +79,21 @@ def open_session(path: str | Path, threads: int | None = None, precision: Precis
     except RuntimeError as error:
         raise ValueError(f"{path} cannot be read as an OpenVINO network: {error}") from error
     return OpenvinoSession(network, compiled, path)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file and those that hold its weights.
+
+    Raises:
+        ValueError: a format of which it is not known where its weights lie.
+    """
+    if path.suffix == ".xml":
+        return [path, path.with_suffix(".bin")]
+    if path.suffix == ".onnx":
+        return [path, *external_files(path)]
+    if path.suffix == ".tflite":
+        return [path]
+    raise ValueError(f"openvino/{path}: an OpenVINO model is an .xml file; convert this one with OpenVINO's ovc first")
 
 
 def import_openvino(module: str = "openvino") -> Any:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eyespot.encoders.runtimes.exported import FileEncoder, existing, open_size
+from eyespot.encoders.runtimes.exported import FileEncoder, existing
+from eyespot.encoders.runtimes.inputs import as_floats, read_input
 
+_TYPES = (torch.float32, torch.float16, torch.float64, torch.bfloat16, torch.uint8)
 NAMES_FILE, FACTS_FILE = "outputs", "facts"
 
 
@@ -28,16 +30,19 @@ class TorchSession:
             raise ValueError(f"{path} was not written by eyespot: the names of its outputs are not in it")
         self.outputs: tuple[str, ...] = tuple(json.loads(extra[NAMES_FILE]))
         self.metadata: dict[str, str] = json.loads(extra[FACTS_FILE])
-        shape = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
-        self.batch, self.size = open_size("torch", tuple(shape.meta["val"].shape), path)
+        inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+        entry = inputs[0].meta["val"]
+        dtype = str(entry.dtype).removeprefix("torch.")
+        self.taken = read_input("torch", path, [node.name for node in inputs], tuple(entry.shape), dtype, _TYPES)
+        self.files = [path]
         module = program.module()
         self._module: Any = torch.compile(module) if compile else module
 
     @torch.no_grad()
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """See `exported.Session`."""
-        values = dict(zip(self.outputs, self._module(images), strict=True))
-        return [values[name] for name in names]
+        values = dict(zip(self.outputs, self._module(self.taken.of(images)), strict=True))
+        return [as_floats(name, values[name]) for name in names]
 
 
 def open_session(path: str | Path, threads: int | None = None, compile: bool = False) -> TorchSession:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.identity import configuration_hash
 from eyespot.encoders.kinds import built_by
 from eyespot.encoders.saved import load_saved_encoder
 from eyespot.encoders.sources.hf_families import Tower, find_tower
@@ -181,7 +182,9 @@ def create_hf_encoder(rest: str, *, revision: str | None = None, **options: Any)
     config = read_config(folder.path)
     kind = _kind(config)
     if kind == "transformers":
-        return create_transformers_encoder(folder, **options)
+        encoder: Encoder = create_transformers_encoder(folder, **options)
+        encoder.configuration = configuration_hash(config)
+        return encoder
     if kind is None:
         raise ValueError(f"hf/{rest}: its config.json names neither a model of transformers nor one of timm")
     encoder = _create_timm(folder, **options) if kind == "timm" else _create_saved(folder, config, **options)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.identity import configuration_hash
 from eyespot.encoders.sources.open_clip_models import OpenClipModel, find_open_clip_model, load_tower_weights
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.features import Features
@@ -182,11 +183,15 @@ def create_open_clip_encoder(
     if license is None and pretrained and weights is None:
         license = model.stated_license()
     facts: dict[str, Any] = {"summary": summary, "name": f"open_clip/{rest}", "license": license}
+    statistics = mean or stated[0], std or stated[1]
+    encoder: Encoder
     if hasattr(tower, "trunk"):
-        return OpenClipTimmEncoder(
-            tower, mean or stated[0], std or stated[1], embed_dim=model.config["embed_dim"], **facts
-        )
-    return OpenClipEncoder(tower, mean or stated[0], std or stated[1], **facts)
+        encoder = OpenClipTimmEncoder(tower, *statistics, embed_dim=model.config["embed_dim"], **facts)
+    else:
+        encoder = OpenClipEncoder(tower, *statistics, **facts)
+    if model.is_place:
+        encoder.configuration = configuration_hash(model.config)
+    return encoder
 
 
 def _image_tower(model: OpenClipModel, pretrained: bool, weights: str | Path | None) -> Any:

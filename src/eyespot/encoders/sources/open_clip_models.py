@@ -36,9 +36,14 @@ class OpenClipModel:
     preprocess: tuple[dict[str, Any], ...]
 
     @property
+    def is_place(self) -> bool:
+        """Whether it is a folder or a repository and not one of open_clip's own configurations."""
+        return _is_place(self.name)
+
+    @property
     def has_weights(self) -> bool:
         """Whether the name alone says which weights."""
-        return self.tag is not None or _is_place(self.name)
+        return self.tag is not None or self.is_place
 
     def pretrained(self) -> nn.Module:
         """Both towers with the released weights, which open_clip loads strictly.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder, checked_names
 from eyespot.encoders.forms.fusing import fuse, merge_branches
+from eyespot.encoders.identity import configuration_hash
 from eyespot.encoders.licenses import timm_license
 from eyespot.encoders.sources.timm_forms import TimmForm
 from eyespot.encoders.sources.timm_heads import (
@@ -313,7 +314,7 @@ def create_timm_encoder(
         architecture, saved_args = read_timm_folder(Path(name.removeprefix("local-dir:")))
         model_args = {**saved_args, **model_args}
     else:
-        architecture = name.partition(".")[0]
+        architecture, saved_args = name.partition(".")[0], {}
         refuse_unknown(name, architecture)
     form, model_args = TimmForm.of({**_better_defaults(architecture), **model_args})
     form.check(f"timm/{name}", has_weights=pretrained or weights is not None)
@@ -331,6 +332,8 @@ def create_timm_encoder(
     model, model_args = form.apply(model, f"timm/{name}"), {**model_args, **form.args}
     headed = num_classes != 0
     encoder = TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last, headed)
+    if name.startswith("local-dir:"):
+        encoder.configuration = configuration_hash({"architecture": architecture, "model_args": saved_args})
     if headed and encoder.num_classes == released:
         encoder.class_names = released_names(model, is_timms=not name.startswith("local-dir:"))
     return encoder

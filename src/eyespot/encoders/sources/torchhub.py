@@ -14,6 +14,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.code import CodeFile, code_hash, forget_changed
 from eyespot.encoders.sources.timm import TimmEncoder
 from eyespot.encoders.weights import load_strictly, read_weights
 from eyespot.features import Features
@@ -187,11 +188,34 @@ def create_torchhub_encoder(
     if not colon or not repo or not entry:
         raise ValueError(f"torchhub/{target}: write torchhub/OWNER/NAME:ENTRY or torchhub//path/to/clone:ENTRY")
     name = f"torchhub/{target}"
+    code = _code_of(repo)
+    if code is not None:
+        forget_changed(code)
     model = _call_entry(repo, entry, trust, options, pretrained=weights is None)
     if not isinstance(model, nn.Module):
         raise ValueError(_refusal(name, "the entry point", model))
     if weights is not None:
         _load(model, weights)
+    encoder = _as_encoder(model, name, mean, std, size, license)
+    encoder.code = None if code is None else code_hash([code])
+    return encoder
+
+
+def _code_of(repo: str) -> CodeFile | None:
+    """The file that says what a clone offers; of GitHub's repositories the classes of the model must do."""
+    file = Path(repo) / "hubconf.py"
+    return CodeFile("hubconf", file, None) if file.is_file() else None
+
+
+def _as_encoder(
+    model: Any,
+    name: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | tuple[int, int] | None,
+    license: str | None,
+) -> Encoder:
+    """What an entry point gave as an encoder; see `create_torchhub_encoder`."""
     if isinstance(model, Encoder):
         if (mean, std, size) != (None, None, None):
             raise ValueError(f"{name} is an eyespot.Encoder and states mean, std and size itself")
