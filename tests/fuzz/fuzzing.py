@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 import shutil
 import traceback
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import eyespot
 
@@ -71,7 +74,7 @@ class Tally:
 
 def outcome(case: Case) -> str:
     """ "right", "refused", "skipped", or "FAILURE: ..." """
-    with warnings.catch_warnings(record=True) as caught, _silence():
+    with warnings.catch_warnings(record=True) as caught, _silence() as printed:
         warnings.simplefilter("always")
         try:
             found = case.act()
@@ -80,6 +83,10 @@ def outcome(case: Case) -> str:
             return "skipped"
         except Wrong as error:
             return f"FAILURE: {error}"
+        except SystemExit as end:
+            text = " ".join(printed.getvalue().replace("│", " ").split())
+            named = not end.code or any(name in text for name in case.names)
+            return "refused" if named else f"FAILURE: names none of {list(case.names)}: {text[:400]}"
         except Exception as error:
             fault = not_ours(error, case.names)
             if fault is None and not case.may_refuse:
@@ -97,7 +104,7 @@ def not_ours(error: Exception, names: Sequence[str]) -> str | None:
         return f"no error of ours: {told}"
     if not (kind.__module__ == "builtins" or kind.__module__.startswith("eyespot")):
         return f"an error of a library: {told}"
-    if not where.filename.startswith(SOURCE):
+    if not where.filename.startswith(SOURCE) and not isinstance(error, OSError):  # what the disk says names the file
         return f"raised by a library: {told}"
     if not any(name in text for name in names):
         return f"names none of {list(names)}: {told}"
@@ -105,9 +112,10 @@ def not_ours(error: Exception, names: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _silence() -> Iterator[io.StringIO]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        yield printed
 
 
 def check_case(subject: Subject, seed: str, folder: Path) -> tuple[str, str]:
@@ -156,11 +164,38 @@ def text_page(content: bytes, rng: random.Random) -> bytes:
     return b"<!DOCTYPE html><html><body>404 not found</body></html>\n"
 
 
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A JSON or YAML text with one entry that is missing, renamed or of another kind."""
+    tree = yaml.safe_load(content)
+    holders = [node for node in _nodes(tree) if isinstance(node, dict | list) and node]
+    if not holders:
+        return b"[1, 2]"
+    node = rng.choice(holders)
+    key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+    fate = rng.choice(("gone", "renamed", "other", "other", "other"))
+    if fate == "other":
+        node[key] = rng.choice((None, True, -1, 1e30, "word", "", [], [[]], {}, {"a": {"b": 1}}))
+    else:
+        value = node.pop(key)
+        if fate == "renamed" and isinstance(node, dict):
+            node[f"{key}x"] = value
+    return json.dumps(tree).encode()
+
+
+def _nodes(tree: Any) -> Iterator[Any]:
+    yield tree
+    for below in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _nodes(below)
+
+
 DAMAGES = (truncated, flipped, flipped, zeroed, doubled, noise, text_page)
+
+
+STRUCTURED = (".json", ".yaml")
 
 
 def damage(path: Path, rng: random.Random) -> str:
     """Damages a file in place; says how."""
-    kind = rng.choice(DAMAGES)
+    kind = rng.choice((*DAMAGES, mutated, mutated, mutated) if path.suffix in STRUCTURED else DAMAGES)
     path.write_bytes(kind(path.read_bytes(), rng))
     return kind.__name__

@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from eyespot import __version__
 from eyespot.data.labelled.base import tensor_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
-from eyespot.files import atomic_write_text
+from eyespot.files import UnreadableFileError, atomic_write_text, read_json, understood
 from eyespot.specs import read_options
 
 Scores = Mapping[str, float | None]
+_SCORES = TypeAdapter(dict[str, int | float | None])
 
 
 class FinishedMeasurements:
@@ -61,12 +64,16 @@ class FinishedMeasurements:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def find(self, key: str | None) -> Scores | None:
-        """What was measured under a key, if anything."""
+        """What was measured under a key, if anything; a warning tells of a damaged file, which counts as none."""
         file = self._file(key)
         if file is None or not file.is_file():
             return None
-        found: Scores = json.loads(file.read_text())["values"]
-        return found
+        try:
+            with understood(file):
+                return _SCORES.validate_python(read_json(file)["values"])
+        except UnreadableFileError as error:
+            warnings.warn(f"{error}; it is measured again", stacklevel=2)
+            return None
 
     def keep(self, key: str | None, model: str, task: str, values: Scores) -> None:
         """Remembers a measurement. Floats survive JSON exactly."""

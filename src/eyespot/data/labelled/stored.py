@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from eyespot.data.sources.damage import png_fault, raw_modes, tiff_fault
 from eyespot.data.sources.decode import MAX_PIXELS
+from eyespot.files import read_array
 
 FORMATS = ("PNG", "TIFF", "BMP", "PPM")
 """Pictures that keep every number; by content, not by suffix."""
@@ -79,7 +80,7 @@ def read_stored(path: Path) -> np.ndarray:
         ValueError: it is damaged, or a decoder would not give what was stored; names the file and the way out.
     """
     if path.suffix in (".npy", ".npz"):
-        return _without_axes_of_one(_read_numpy(path))
+        return _without_axes_of_one(_numbers(read_array(path), path))
     try:
         content = path.read_bytes()
         if fault := png_fault(content):
@@ -104,21 +105,6 @@ def _why_not(path: Path) -> str:
             return f" but {picture.format}, which changes the numbers that it stores"
     except Exception:
         return ""
-
-
-def _read_numpy(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return _numbers(found, path)
-        with found:
-            if len(found.files) != 1:
-                raise LabelFileError(f"{path} holds {len(found.files)} arrays; save the one that counts as .npy")
-            return _numbers(found[found.files[0]], path)
-    except (LabelFileError, MemoryError, FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except Exception as error:  # a damaged header is evaluated, a damaged .npz unpacked: nearly anything comes of it
-        raise LabelFileError(f"{path} cannot be read as an array ({type(error).__name__}: {error})") from error
 
 
 def _numbers(stored: np.ndarray, path: Path) -> np.ndarray:
