@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import codecs
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 from eyespot.locks import FolderGoneError, require_same_folder
 
@@ -152,6 +157,92 @@ def read_text(path: str | Path) -> str:
         return content.decode("utf-16" if utf16 else "utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds; its encoding as of `read_text`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON; names the file.
+    """
+    with understood(path):
+        return json.loads(read_text(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds; its encoding as of `read_text`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no YAML; names the file.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        with understood(path):
+            return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UnreadableFileError(f"{path} is not YAML: {error}".partition("\n")[0]) from error
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The array of a .npy file, or the only one of a .npz file; without pickled objects.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds none, or several; names the file.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            return found
+        with found:
+            if len(found.files) == 1:
+                return found[found.files[0]]
+            held = f"{len(found.files)} arrays"
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged header is parsed as Python, a damaged .npz unpacked: nearly anything comes
+        raise UnreadableFileError(f"{path} cannot be read as an array ({type(error).__name__}: {error})") from error
+    raise UnreadableFileError(f"{path} holds {held}; save the one that counts as .npy")
+
+
+@contextmanager
+def understood(path: str | Path, way_out: str = "") -> Iterator[None]:
+    """What the content of a file makes its reader raise becomes a ValueError that names the file.
+
+    For code that takes entries out of what was read, as if all were there and of the right kind.
+
+    Args:
+        path: the file.
+        way_out: what to do about it, e.g. "delete it to measure again".
+
+    Raises:
+        ValueError: see above. What the disk refuses (OSError) goes through as it is.
+    """
+    try:
+        yield
+    except UnreadableFileError:
+        raise
+    except _OF_DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST_REASON]
+        ending = f"; {way_out}" if way_out else ""
+        raise UnreadableFileError(
+            f"{path} cannot be read, it is damaged or of another kind ({reason}){ending}"
+        ) from error
+
+
+class UnreadableFileError(ValueError):
+    """A file that does not hold what it should; the message names it."""
+
+
+_OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
+_LONGEST_REASON = 300
+"""Characters."""
 
 
 def remove(path: Path) -> None:

@@ -104,7 +104,7 @@ def test_depth_folder_of_integers(folders):
     torch.testing.assert_close(data.val.labels[2], expected, rtol=1e-6, atol=0)
     assert (data.low, data.high) == (1e-3, 10.0)
     coarse = open_depth_folder(folders, scale=0.01, high=700)
-    torch.testing.assert_close(coarse.val.labels[2], torch.tensor([[10.0, 0, 99.99], [100.01, 655.35, 0.02]]))
+    torch.testing.assert_close(coarse.val.labels[2], torch.tensor([[10.0, 0, 99.99], [100.01, 0, 0.02]]))
     assert coarse.high == 700
     assert [path.stem for path in open_depth_folder(folders, limit=2).train.pictures.paths] == ["0", "1"]
     assert data.train.labels.fingerprint() != coarse.train.labels.fingerprint()
@@ -125,7 +125,7 @@ def test_depth_folder_errors(folders):
     depth(folders / "train" / "depth" / "0.png", [[1000, 0]])
     with pytest.raises(ValueError, match="is 2x1, its picture 3x2"):
         open_depth_folder(folders).train.labels[0]
-    np.save(folders / "train" / "depth" / "2.npy", np.zeros((2, 3, 1)))
+    np.save(folders / "train" / "depth" / "2.npy", np.zeros((2, 3, 2)))
     with pytest.raises(ValueError, match="single channel"):
         open_depth_folder(folders).train.labels[2]
     (folders / "val" / "depth" / "2.png").unlink()

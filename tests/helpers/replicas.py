@@ -15,6 +15,8 @@ import pytest
 import scipy.io
 from PIL import Image, ImageFile
 
+from eyespot.data.labelled import label_files
+
 
 def save(path: Path, array: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,15 +55,8 @@ def nothing_decoded() -> Iterator[None]:
 
 @contextmanager
 def counted_decodes() -> Iterator[Counter[str]]:
-    """Counts by name how often label files are decoded: those of Pillow that are opened by path, .npy and .mat."""
+    """Counts by name how often label files are decoded: by `read_stored`, and .mat files."""
     counts: Counter[str] = Counter()
-    load = ImageFile.ImageFile.load
-
-    def loaded(picture: ImageFile.ImageFile) -> object:
-        if picture.filename and not picture.info.get("counted"):  # `load` is called again for what is there already
-            picture.info["counted"] = True
-            counts[Path(str(picture.filename)).name] += 1
-        return load(picture)
 
     def counting(read: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(file: Path, *args: Any, **kwargs: Any) -> Any:
@@ -71,8 +66,7 @@ def counted_decodes() -> Iterator[Counter[str]]:
         return wrapped
 
     with (
-        patch.object(ImageFile.ImageFile, "load", loaded),
-        patch.object(np, "load", counting(np.load)),
+        patch.object(label_files, "read_stored", counting(label_files.read_stored)),
         patch.object(scipy.io, "loadmat", counting(scipy.io.loadmat)),
     ):
         yield counts

@@ -28,7 +28,7 @@ from eyespot.encoders import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.engine.strategy import start_fabric
 from eyespot.features import Features
-from eyespot.files import atomic_write_text
+from eyespot.files import atomic_write_text, read_json, understood
 from eyespot.outputs import FolderKind, holds
 
 AUDIT_FOLDER = FolderKind("an audit", holds("seeds/*-seed-*.json"))
@@ -183,7 +183,8 @@ class _Finished:
         file = None if self.folder is None else self.folder / f"{self.setting}-seed-{seed}.json"
         if file is not None and file.is_file():
             say(f"seed {seed}: measured before")
-            return _read(json.loads(file.read_text(encoding="utf-8")))
+            with understood(file, "delete it to measure again"):
+                return _read(read_json(file))
         say(f"seed {seed}: students learn for {experiment.config.steps} steps")
         result = experiment.run(seed)
         if file is not None:

@@ -123,9 +123,17 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     try:
         encoder = source.create(rest, **options)
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
+        if prefix == "python" and "unexpected keyword argument" not in str(error):
+            raise  # a fault in somebody's own code, not in the spec
         raise ValueError(f"{spec}: {error}") from error
+    except (ArithmeticError, LookupError, AttributeError, AssertionError) as error:
+        if prefix == "python" or not options:
+            raise
+        raise ValueError(f"{spec} cannot be built with these options ({type(error).__name__}: {error})") from error
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError) or rest in str(error):
+            raise
+        raise type(error)(f"{spec}: {error}") from error
     if options.get("num_classes", 0) is None:
         options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
     if options:

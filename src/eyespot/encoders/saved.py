@@ -11,21 +11,37 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.kinds import build_encoder, config_of
 from eyespot.encoders.multitask.path_encoder import path_of
 from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.files import read_json, understood
 from eyespot.outputs import FolderKind, read_facts
 
 MODEL_FILE, CONFIG_FILE, ADAPTER_FILE = "model.safetensors", "config.json", "adapters.safetensors"
 CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What config.json says of a model in our section, beside how it is built."""
+
+    spec: str
+    class_names: list[str] | None = None
+    license: str | None = None
+    teachers: list[Any] = field(default_factory=list)
+
+
+_FACTS = TypeAdapter(_Facts)
 
 
 def _is_saved_model(folder: Path) -> bool:
@@ -99,20 +115,27 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None, *,
         ValueError: the weights do not fit the model, or there is no such path.
     """
     place = find_model_folder(folder)
-    config = json.loads((place / CONFIG_FILE).read_text())
-    if "eyespot" not in config:
+    config = read_json(place / CONFIG_FILE)
+    if not isinstance(config, dict) or "eyespot" not in config:
         raise ValueError(f"{place / CONFIG_FILE} was not written by eyespot; load it as timm/local-dir:{place}")
-    encoder = build_encoder(config)
+    with understood(place / CONFIG_FILE):
+        encoder = build_encoder(config)
+        _take_facts(encoder, config["eyespot"])
     file = Path(weights) if weights else place / MODEL_FILE
     load_strictly(encoder.saved_part, read_weights(file), str(file))
     encoder.name = f"run/{folder}"
-    encoder.class_names = config["eyespot"].get("class_names")
-    encoder.license = config["eyespot"].get("license")
-    encoder.origin = config["eyespot"]["spec"]
-    encoder.lineage = config["eyespot"].get("teachers", [])
     if (place / ADAPTER_FILE).is_file():
-        encoder.adapters = load_file(place / ADAPTER_FILE)
+        encoder.adapters = read_weights(place / ADAPTER_FILE)
     return encoder if path is None else path_of(encoder, str(path))  # a spec's "?path=1" arrives as a number
+
+
+def _take_facts(encoder: Encoder, section: dict[str, Any]) -> None:
+    """What our section of config.json says of an encoder beside how it is built."""
+    facts = _FACTS.validate_python(section)
+    encoder.class_names = facts.class_names
+    encoder.license = facts.license
+    encoder.origin = facts.spec
+    encoder.lineage = facts.teachers
 
 
 def find_model_folder(folder: str | Path) -> Path:

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from eyespot.engine.processes import Processes
-from eyespot.files import MAKE_ROOM, remove, why_not_written
+from eyespot.files import MAKE_ROOM, read_json, remove, understood, why_not_written
 from eyespot.locks import require_same_folder
 
 FORMAT = 2
@@ -133,12 +133,14 @@ class Checkpoints:
         if path.is_file():
             raise CheckpointError(f"{path} was written by another version of eyespot")
         try:
-            facts: dict[str, Any] = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+            with understood(path / FACTS_FILE):
+                facts: dict[str, Any] = dict(read_json(path / FACTS_FILE))
+                recorded = dict(facts.get("signature", {}))
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
         if facts.get("format") != FORMAT:
             raise CheckpointError(f"{path} was written by another version of eyespot")
-        different = difference(facts["signature"], signature)
+        different = difference(recorded, signature)
         if different:
             raise CheckpointError(f"{path} belongs to another configuration:\n  " + "\n  ".join(different))
         return path, facts

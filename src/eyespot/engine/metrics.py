@@ -124,15 +124,27 @@ def _say_that_tensorboard_is_missing() -> None:
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, none if it is not there; a line that a kill has cut short is left out."""
-    path, lines = Path(path), []
+    """The lines of a metrics file, none if it is not there.
+
+    A last line that a kill has cut short is left out. So are damaged ones before it, of which a warning tells.
+    """
+    path = Path(path)
     if not path.exists():
         return []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+    read = [_line(text) for text in path.read_text(encoding="utf-8", errors="replace").split("\n")]
+    lost = sum(line is None for line in read[:-1])
+    if lost:
+        warnings.warn(f"{path}: {lost} lines are damaged and left out", stacklevel=2)
+    return [line for line in read if line]
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """A line of a metrics file; empty if it says nothing, None if it is damaged."""
+    if not text.strip():
+        return {}
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    sound = isinstance(line, dict) and isinstance(line.get("stage", ""), str) and isinstance(line.get("step", 0), int)
+    return line if sound else None

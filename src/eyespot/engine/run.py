@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from eyespot.engine.checkpoint import difference
-from eyespot.files import atomic_write_text
+from eyespot.files import atomic_write_text, read_yaml
 from eyespot.locks import LOCK_FILE, Lock
 
 CONFIG_FILE = "config.yaml"
@@ -70,7 +70,7 @@ class RunFolder:
     def _check(self) -> None:
         file = self.path / CONFIG_FILE
         if file.exists():
-            recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            recorded = read_yaml(file)
             if not isinstance(recorded, dict):
                 raise FileExistsError(f"{file} is no run's configuration; choose another --output")
             lines = difference(recorded, self._config)

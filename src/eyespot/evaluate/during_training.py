@@ -207,5 +207,6 @@ def read_probes(path: str | Path) -> dict[str, list[dict[str, Any]]]:
     """
     stages: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(path):
-        stages.setdefault(line["stage"], []).append(line)
+        if {"stage", "step"} <= line.keys():
+            stages.setdefault(line["stage"], []).append(line)
     return {stage: sorted(lines, key=lambda line: line["step"]) for stage, lines in stages.items()}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from eyespot import __version__
@@ -17,16 +18,19 @@ from eyespot.data.labelled.base import tensor_fingerprint
 from eyespot.data.sources.fingerprint import file_contents, full_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
-from eyespot.files import atomic_write_text
+from eyespot.files import UnreadableFileError, atomic_write_text, read_json, understood
 from eyespot.specs import read_options
 
 Scores = Mapping[str, float | None]
+_SCORES = TypeAdapter(dict[str, int | float | None])
 
 CHANGEABLE = {
     "data": "data (or the same, changed since)",
     "weights": "weights",
     "files": "files among its options",
-    "eyespot": "code (another version)",
+    "code": "code of the model",
+    "configuration": "configuration of the model",
+    "eyespot": "version of eyespot",
 }
 """What may change under the same names, and how it is called."""
 
@@ -77,14 +81,19 @@ class FinishedMeasurements:
         """What was measured under a key, if anything.
 
         Warns:
-            UserWarning: it was measured before, of other data or weights; says which.
+            UserWarning: it was measured before, of other data or weights (says which), or the file is damaged; both
+                count as nothing.
         """
         file = self._file(key)
         if file is None or not file.is_file():
             self._tell_of_changes(key)
             return None
-        found: Scores = json.loads(file.read_text())["values"]
-        return found
+        try:
+            with understood(file):
+                return _SCORES.validate_python(read_json(file)["values"])
+        except UnreadableFileError as error:
+            warnings.warn(f"{error}; it is measured again", stacklevel=2)
+            return None
 
     def keep(self, key: str | None, model: str, task: str, values: Scores) -> None:
         """Remembers a measurement. Floats survive JSON exactly."""
@@ -101,7 +110,7 @@ class FinishedMeasurements:
         now = self._facts[key]
         wanted = {name: _short(value) for name, value in now.items()}
         for file in sorted(self.folder.glob("*.json")):
-            then = json.loads(file.read_text()).get("facts", {})
+            then = _facts_in(file)
             changed = {name for name in wanted if then.get(name) != wanted[name]}
             if then.keys() == wanted.keys() and changed <= CHANGEABLE.keys():
                 what = " and ".join(CHANGEABLE[name] for name in CHANGEABLE if name in changed)
@@ -113,6 +122,15 @@ class FinishedMeasurements:
 
     def _file(self, key: str | None) -> Path | None:
         return None if self.folder is None or key is None else self.folder / f"{key}.json"
+
+
+def _facts_in(file: Path) -> dict[str, str]:
+    """Of what a measurement is; nothing of a damaged file, which is told of when it is needed."""
+    try:
+        with understood(file):
+            return dict(read_json(file).get("facts", {}))
+    except UnreadableFileError:
+        return {}
 
 
 def _short(value: str) -> str:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import MACS
 from eyespot.evaluate.progress import Progress
@@ -87,20 +89,12 @@ class ResolutionCurve:
 
     @staticmethod
     def from_json(text: str) -> ResolutionCurve:
-        """Reads what `to_json` wrote."""
-        content = json.loads(text)
-        points = {
-            model: [CurvePoint(tuple(point["size"]), point["values"], point["gmacs"]) for point in row]
-            for model, row in content["points"].items()
-        }
-        return ResolutionCurve(
-            content["task"],
-            tuple(Metric(**metric) for metric in content["metrics"]),
-            tuple(tuple(size) for size in content["sizes"]),
-            points,
-            frozenset(content["fixed"]),
-            content["settings"],
-        )
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return TypeAdapter(ResolutionCurve).validate_json(text)
 
 
 def resolution_curve(

@@ -6,12 +6,15 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from eyespot.files import read_text, understood
 from eyespot.tables import markdown_table
 
 LOG_WIDTH, COLUMN_WIDTH = 160, 16
@@ -88,10 +91,14 @@ class ResultTable:
 
     @staticmethod
     def from_json(text: str) -> ResultTable:
-        """Reads what `to_json` wrote."""
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is something else; `read_table` says which file.
+        """
         content = json.loads(text)
-        columns = [Column(entry.pop("task"), Metric(**entry)) for entry in content["columns"]]
-        return ResultTable(columns, content["rows"], content["settings"])
+        columns = [Column(str(entry.pop("task")), _METRIC.validate_python(entry)) for entry in content["columns"]]
+        return ResultTable(columns, _ROWS.validate_python(content["rows"]), dict(content["settings"]))
 
     def to_csv(self) -> str:
         """One line per model, all columns, full precision; a first line with the column keys."""
@@ -124,6 +131,21 @@ class ResultTable:
     def _cell(self, model: str, column: Column, before: str, after: str) -> str:
         text = column.metric.format(self.rows[model].get(column.key))
         return f"{before}{text}{after}" if model in self.best(column) else text
+
+
+def read_table(path: str | Path) -> ResultTable:
+    """Reads a results.json.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds something else; names it.
+    """
+    with understood(path, "measure again, into a new folder"):
+        return ResultTable.from_json(read_text(path))
+
+
+_METRIC = TypeAdapter(Metric)
+_ROWS = TypeAdapter(dict[str, dict[str, int | float | None]])
 
 
 def _default_console(columns: int) -> Console:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from eyespot.config import build
-from eyespot.files import read_text
+from eyespot.files import read_yaml
 from eyespot.specs import suggestion
 
 GIB = 2**30
@@ -111,10 +110,7 @@ def this_processor() -> Hardware:
 def _from_file(path: Path) -> Hardware:
     if not path.is_file():
         raise FileNotFoundError(f"no hardware file {path}; it holds {', '.join(_required())}")
-    try:
-        content: Any = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    content: Any = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold settings (key: value): {', '.join(_required())}")
     return build(Hardware, content, str(path))

@@ -20,6 +20,7 @@ from eyespot.engine.config import OptimConfig
 from eyespot.engine.run import RunFolder
 from eyespot.engine.strategy import start_fabric
 from eyespot.evaluate import DEFAULT_TASKS, ResultTable, evaluate, shown_progress
+from eyespot.evaluate.results import read_table
 from eyespot.quickstart.experts import EXPERTS, SceneBatches, text_tower_spec, train_expert
 from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.presets import read_settings
@@ -95,7 +96,7 @@ def quickstart(output: str | Path, preset: str = "full", seed: int = 0) -> Resul
 
     distill(config, output, measure)
     say(f"[bold]5/5[/bold] report: {run.report}")
-    return ResultTable.from_json(run.results.read_text())
+    return read_table(run.results)
 
 
 def quickstart_config(output: Path, size: QuickstartLength, seed: int) -> EupeConfig:

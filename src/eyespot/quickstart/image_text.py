@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eyespot.data.toybox import COLOURS, SHAPES
-from eyespot.encoders.weights import load_strictly
-from eyespot.files import atomic_path
+from eyespot.encoders.weights import load_strictly, read_weights
+from eyespot.files import atomic_path, understood
 
 WORDS_KNOWN = ("a", "an", "striped", "checkered", "dotted", *COLOURS, *SHAPES)
 HIDDEN = 128
@@ -94,8 +94,9 @@ def load_phrases(file: str) -> PhraseTower:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"no text tower at {file}; eyespot quickstart makes one")
-    state = load_file(file)
-    tower = PhraseTower(len(state["project.bias"]))
+    state = read_weights(file)
+    with understood(file, "eyespot quickstart makes a new one"):
+        tower = PhraseTower(len(state["project.bias"]))
     load_strictly(tower, state, file)
     return tower.eval()
 

@@ -28,7 +28,8 @@ from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.evaluate import ResultTable
 from eyespot.evaluate.during_training import Probes
-from eyespot.files import atomic_write_text
+from eyespot.evaluate.results import read_table
+from eyespot.files import atomic_write_text, read_json, understood
 from eyespot.report.exhibits.gallery import Exhibit
 from eyespot.report.pages.run import RunStory, write_run_report, write_student
 from eyespot.runs.config import RUNTIME_ONLY, RunConfig
@@ -240,7 +241,7 @@ class Run(Generic[ConfigT]):
             if table is None:
                 return None
             atomic_write_text(file, table.to_json())
-        return ResultTable.from_json(file.read_text())
+        return read_table(file)
 
     def _sample_pictures(self, count: int, size: int) -> Tensor:
         """The pictures of the first batch, without augmentation: floats [count, 3, size, size] in [0, 1]."""
@@ -257,8 +258,8 @@ def is_finished(folder: Path) -> bool:
 def _read_failures(stage: Path) -> dict[str, str]:
     """The unreadable pictures that a finished stage has met."""
     file = stage / FAILURES_FILE
-    known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return known
+    with understood(file, "delete it; then reports do not list the pictures that could not be read"):
+        return {str(name): str(reason) for name, reason in read_json(file).items()} if file.is_file() else {}
 
 
 def _all_teachers(students: Mapping[str, Encoder]) -> list[Teacher]:

@@ -23,8 +23,17 @@ from eyespot.data.labelled.base import (
 )
 from eyespot.data.labelled.dense import open_pairs
 from eyespot.data.labelled.geometry import depth_to_normals
-from eyespot.data.labelled.label_files import REFUSED, class_table, read_depth, read_mask, read_matrix
+from eyespot.data.labelled.label_files import (
+    DEPTHS,
+    MASKS,
+    REFUSED,
+    class_table,
+    read_depth,
+    read_mask,
+    read_matrix,
+)
 from eyespot.data.labelled.layout import Layout, LayoutError
+from eyespot.data.labelled.stored import label_file
 from eyespot.data.loading.sampling import spread
 from eyespot.data.sets.camvid import VOID
 from eyespot.data.sources.folders import FolderSource, picture_paths
@@ -37,8 +46,10 @@ LEAST_KEPT, LITTLE_KEPT = 0.01, 0.9
 """Shares of their measured pixels: below the first is an error, below the second a warning."""
 
 CLASSES = Layout("pictures in class folders", "FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg")
-MASKS = Layout("pictures with masks", "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png")
-DEPTHS = Layout(
+MASK_LAYOUT = Layout(
+    "pictures with masks", "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png"
+)
+DEPTH_LAYOUT = Layout(
     "pictures with depth maps",
     "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/depth/NAME.png (integers, 0 = no measurement) or "
     "NAME.npy (floats in metres); for normals also FOLDER/camera-intrinsics.txt (3x3)",
@@ -160,10 +171,10 @@ def open_mask_folder(
 
 
 def _open_masks(split: Path, limit: int | None, table: Tensor | None, setting: str) -> DensePictures:
-    pictures = MASKS.pictures(split / "images")
-    masks = MASKS.folder(split / "annotations")
-    pairs = [(picture, masks / f"{picture.stem}.png") for picture in pictures]
-    return open_pairs(pairs, limit, MASKS, partial(read_mask, table=table), setting)
+    pictures = MASK_LAYOUT.pictures(split / "images")
+    masks = MASK_LAYOUT.folder(split / "annotations")
+    pairs = [(picture, label_file(masks, picture.stem, MASKS)) for picture in pictures]
+    return open_pairs(pairs, limit, MASK_LAYOUT, partial(read_mask, table=table), setting)
 
 
 def _class_numbers(classes: int, ignore: int) -> Tensor:
@@ -260,7 +271,7 @@ def open_normals_folder(
 def _camera(folder: Path, intrinsics: tuple[float, ...] | None) -> Tensor:
     """The pinhole matrix, [3, 3] float64."""
     if intrinsics is None:
-        return read_matrix(DEPTHS.file(folder / "camera-intrinsics.txt"), 3)
+        return read_matrix(DEPTH_LAYOUT.file(folder / "camera-intrinsics.txt"), 3)
     if len(intrinsics) != 4:
         raise ValueError(f"intrinsics are fx,fy,cx,cy, four numbers; got {intrinsics}")
     fx, fy, cx, cy = intrinsics
@@ -275,15 +286,10 @@ def _open_depths(
 
 
 def _open_depth_split(split: Path, limit: int | None, read: Callable[[Path], Tensor], setting: str) -> DensePictures:
-    pictures = DEPTHS.pictures(split / "images")
-    depths = DEPTHS.folder(split / "depth")
-    pairs = [(picture, _depth_of(depths, picture)) for picture in pictures]
-    return open_pairs(pairs, limit, DEPTHS, read, setting, "depth map")
-
-
-def _depth_of(depths: Path, picture: Path) -> Path:
-    array = depths / f"{picture.stem}.npy"
-    return array if array.is_file() else depths / f"{picture.stem}.png"
+    pictures = DEPTH_LAYOUT.pictures(split / "images")
+    depths = DEPTH_LAYOUT.folder(split / "depth")
+    pairs = [(picture, label_file(depths, picture.stem, DEPTHS)) for picture in pictures]
+    return open_pairs(pairs, limit, DEPTH_LAYOUT, read, setting, "depth map")
 
 
 def open_picture_folder(folder: str | Path, limit: int | None = None) -> FilePictures:

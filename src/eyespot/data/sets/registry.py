@@ -56,9 +56,9 @@ DATASETS: dict[str, DataSet] = {
         {"depth": rgbd.open_rgbd_depth, "normals": rgbd.open_rgbd_normals, "correspondence": rgbd.open_rgbd_matching},
     ),
     "image_folder": DataSet(folders.CLASSES, _for((*CLASSIFICATION, "reading"), folders.open_image_folder)),
-    "mask_folder": DataSet(folders.MASKS, {"segmentation": folders.open_mask_folder}),
+    "mask_folder": DataSet(folders.MASK_LAYOUT, {"segmentation": folders.open_mask_folder}),
     "depth_folder": DataSet(
-        folders.DEPTHS,
+        folders.DEPTH_LAYOUT,
         {"depth": folders.open_depth_folder, "normals": folders.open_normals_folder},
     ),
     "caption_folder": DataSet(folders.CAPTIONS, {"retrieval": folders.open_caption_folder}),

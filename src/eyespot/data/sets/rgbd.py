@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eyespot.data.labelled.base import (
@@ -23,7 +22,7 @@ from eyespot.data.labelled.base import (
 from eyespot.data.labelled.edges import surface_boundaries
 from eyespot.data.labelled.files import FileData, MapReader
 from eyespot.data.labelled.geometry import covisible_points, depth_to_normals
-from eyespot.data.labelled.label_files import check_size, read_depth, read_matrix
+from eyespot.data.labelled.label_files import check_size, read_depth, read_matrix, stored_size
 from eyespot.data.labelled.layout import Layout, list_pictures
 from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
@@ -36,7 +35,6 @@ LAYOUT = Layout(
     "millimetres, 0 or 65535 = no measurement) and NAME.pose.txt (4x4, camera to world, metres)",
     "7-Scenes on Microsoft Research's site, one sequence per folder, or your own camera",
 )
-MISSING = 65535
 FARTHEST = 10.0
 """Depths beyond so many metres count as not measured, as in the protocols for indoor depth."""
 TASKS = {"depth": dense_task("depth"), "normals": dense_task("normals"), "boundary": dense_task("boundary")}
@@ -214,7 +212,7 @@ class Kitchen(FileData):
 
 def read_frame_depth(file: Path, high: float = float("inf")) -> Tensor:
     """The depth map of a frame up to `high` metres, see `read_depth`."""
-    return read_depth(file, high=high, missing=MISSING)
+    return read_depth(file, high=high)
 
 
 def _list_frames(folder: Path) -> list[Path]:
@@ -229,8 +227,7 @@ def _list_frames(folder: Path) -> list[Path]:
         raise LAYOUT.missing(f"*.color.jpg in {folder}")
     for colour in colours:
         depth = LAYOUT.file(_beside(colour, "depth.png"))
-        with Image.open(depth) as picture:
-            check_size(depth, picture.size, colour)
+        check_size(depth, stored_size(depth), colour)
     return colours
 
 

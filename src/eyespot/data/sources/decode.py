@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from eyespot.data.sources.damage import png_fault, tiff_fault
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded, by content and not by suffix. Formats that run other programs (EPS, PDF) are left out on purpose."""
 
@@ -89,7 +91,11 @@ def decode_picture(
         content = data.read_bytes() if isinstance(data, Path) else data
         if not content:
             raise PictureError(name, "the file is empty")
+        if fault := png_fault(content):
+            raise PictureError(name, fault)
         with _own_pixel_limit(), Image.open(io.BytesIO(content), formats=_formats()) as image:
+            if fault := tiff_fault(image, len(content)):
+                raise PictureError(name, fault)
             return _decoded(image, name, enough_side, max_pixels)
     except (PictureError, MemoryError):
         raise

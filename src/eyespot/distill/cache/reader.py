@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
@@ -15,7 +14,7 @@ from torch import Tensor
 from eyespot.data.sources.fingerprint import SETTLED
 from eyespot.distill.cache.config import CacheError
 from eyespot.distill.cache.shards import ShardHead, checksum, read_head
-from eyespot.files import atomic_path
+from eyespot.files import atomic_path, read_json, understood
 
 DESCRIPTION = "cache.json"
 COMPARED = "pictures.npy"
@@ -104,12 +103,20 @@ class ShardReader:
         if changed == self._changed:
             return
         if not self.record_bytes:
-            self.record_bytes = int(json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8"))["record_bytes"])
+            self.record_bytes = self._recorded_bytes()
         for path in sorted(self.folder.glob("rows-*.safetensors")):
             if path.name not in self._known:
                 self._take_in(path)
         # A shard that came in the same tick of the disk's clock, but after the look, must be found by the next one.
         self._changed = changed if time.time_ns() - changed > SETTLED else None
+
+    def _recorded_bytes(self) -> int:
+        """Bytes per row, from the description that the folder came with."""
+        file = self.folder / DESCRIPTION
+        if not file.is_file():
+            raise CacheError(f"{file} is gone, without which its rows mean nothing; delete {self.folder}")
+        with understood(file, f"delete {self.folder} to make it anew"):
+            return int(read_json(file)["record_bytes"])
 
     def check_all(self) -> None:
         """Reads every record of every shard once; what is wrong ends up in `removed`."""

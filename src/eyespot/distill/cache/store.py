@@ -24,7 +24,7 @@ from eyespot.distill.cache.shards import write_shard
 from eyespot.encoders.identity import LATER_KEYS
 from eyespot.engine.checkpoint import difference
 from eyespot.features import Features
-from eyespot.files import remove
+from eyespot.files import UnreadableFileError, read_json, remove, understood
 
 FORMAT = 1
 PROJECTION = "projection.safetensors"
@@ -193,11 +193,16 @@ class TeacherCache:
         """What the folder's description says, if it is about the same features."""
         file = self.folder / DESCRIPTION
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
-            known, setting = description["format"], description["setting"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CacheError(f"{file} cannot be read; delete {self.folder} to make it anew") from error
-        if known != FORMAT:
+            with understood(file):
+                description = read_json(file)
+                known, setting = description["format"], dict(description["setting"])
+                layout = RowLayout.from_json(description) if known == FORMAT else None
+                projection = dict(description.get("projection") or {})
+                if layout and description["record_bytes"] != layout.record_bytes:
+                    raise ValueError(f"rows of {description['record_bytes']} bytes")
+        except UnreadableFileError as error:
+            raise CacheError(f"{error}; delete {self.folder} to make it anew") from error
+        if layout is None:
             raise CacheError(f"{self.folder} was made by another version of eyespot; name another cache.folder")
         different = difference(setting, self._wanted_by_its_version(setting))
         if different:
@@ -206,7 +211,7 @@ class TeacherCache:
                 + "\n  ".join(different)
                 + "\nName another cache.folder, or delete this one to make it anew."
             )
-        return Codec(RowLayout.from_json(description), self._recorded_projection(description), self._teacher)
+        return Codec(layout, self._recorded_projection(projection), self._teacher)
 
     def _wanted_by_its_version(self, recorded: dict[str, Any]) -> dict[str, Any]:
         """What is wanted, without what versions of eyespot did not write down that knew less of a teacher."""
@@ -215,13 +220,12 @@ class TeacherCache:
             return self.setting
         return {**self.setting, "teacher": {key: now[key] for key in now if key in was or key not in LATER_KEYS}}
 
-    def _recorded_projection(self, description: dict[str, Any]) -> Projection | None:
-        recorded = description.get("projection")
-        if recorded is None:
+    def _recorded_projection(self, recorded: dict[str, Any]) -> Projection | None:
+        if not recorded:
             return None
         file = self.folder / PROJECTION
         content = file.read_bytes() if file.exists() else b""
-        if zlib.crc32(content) != recorded["crc32"]:
+        if zlib.crc32(content) != recorded.get("crc32"):
             raise CacheError(f"{file} is damaged, and its rows mean nothing without it; delete {self.folder}")
         tensors = load(content)
         return Projection(tensors["mean"], tensors["components"], recorded["kept_variance"])

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eyespot.files import atomic_path, read_text
+from eyespot.files import atomic_path, read_array, read_text, understood
 from eyespot.outputs import MARK, check_output_file
 
 
@@ -156,12 +156,11 @@ def load_text_embeddings(path: str | Path, names: str | Path | Sequence[str] | N
         raise ValueError(f"text embeddings are read from .safetensors or .npy, not from {path.name}")
     if names is None:
         raise ValueError(f"{path} holds no names; give them too: names=FILE (.txt, .json or .csv)")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as an array: {error}") from error
+    array = read_array(path)
+    if array.dtype.kind not in "biuf" or array.ndim != 2:
+        raise ValueError(f"{path} holds {array.dtype} {array.shape}, embeddings are numbers [names, channels]")
     listed = read_names(names) if isinstance(names, (str, Path)) else tuple(names)
-    return _checked(path, listed, torch.from_numpy(array))
+    return _checked(path, listed, torch.from_numpy(array.astype(np.float32)))
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
@@ -204,12 +203,12 @@ def _name_of(entry: str | dict) -> str:
 
 def _read_safetensors(path: Path) -> TextEmbeddings:
     try:
-        with safe_open(path, framework="pt") as file:
+        with understood(path), safe_open(path, framework="pt") as file:
             names = json.loads((file.metadata() or {}).get("names", "null"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    if names is None or "embeddings" not in tensors:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or "embeddings" not in tensors:
         raise ValueError(f"{path} is no file of text embeddings: it needs a tensor `embeddings` and metadata `names`")
     return _checked(path, tuple(names), tensors["embeddings"], tensors.get("bias"))
 

@@ -5,16 +5,18 @@ So no more than one encoder need be in memory, and what was expensive to find ou
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from eyespot.encoders.weights import read_weights
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
-from eyespot.files import atomic_path
+from eyespot.files import UnreadableFileError, atomic_path, understood
 from eyespot.report.exhibits.figures import AnyFigure
 
 Findings = Mapping[str, Sequence[Tensor]]
@@ -76,8 +78,12 @@ class Gallery:
     def _look(self, exhibit: Exhibit, bank: FeatureBank) -> list[Tensor]:
         file = self._file(exhibit, bank)
         if file is not None and file.is_file():
-            kept = load_file(file)
-            return [kept[f"{place:03d}"] for place in range(len(kept))]
+            try:
+                with understood(file):
+                    kept = read_weights(file)
+                    return [kept[f"{place:03d}"] for place in range(len(kept))]
+            except UnreadableFileError as error:
+                warnings.warn(f"{error}; it is looked at again", stacklevel=2)
         found = exhibit.look(bank)
         if file is not None:
             with atomic_path(file) as temporary:

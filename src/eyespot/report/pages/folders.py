@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from safetensors import safe_open
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from eyespot.encoders.saved import MODEL_FILE, find_model_folder
 from eyespot.evaluate.during_training import read_probes
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.resolution import ResolutionCurve
-from eyespot.evaluate.results import ResultTable
+from eyespot.evaluate.results import ResultTable, read_table
+from eyespot.files import read_json, read_text, read_yaml, understood
 from eyespot.outputs import check_output_file
 from eyespot.report.exhibits.curves import read_metrics
 from eyespot.report.exhibits.labels import is_spec, short_labels
@@ -101,30 +102,40 @@ def read_folder(folder: str | Path) -> Contents:
             f"{path} is neither a training run (no config.yaml) nor an evaluation (no results.json, which "
             "`eyespot evaluate --output` writes)"
         )
-    table = ResultTable.from_json(results.read_text(encoding="utf-8")) if results.is_file() else None
-    curves = [
-        ResolutionCurve.from_json(file.read_text(encoding="utf-8")) for file in sorted(path.glob("resolution*.json"))
-    ]
+    table = read_table(results) if results.is_file() else None
+    curves = [_read_curve(file) for file in sorted(path.glob("resolution*.json"))]
     if not config.is_file():
         assert table is not None
         specs = {row: row for row in table.rows if is_spec(row)}
         return Contents(path, table, curves=curves, models=specs)
-    run = _read_run(path, config.read_text(encoding="utf-8"))
-    return Contents(path, table, run, curves, _models_of_run(path, yaml.safe_load(run.config)))
+    settings, run = read_yaml(config), _read_run(path, read_text(config))
+    with understood(config):
+        return Contents(path, table, run, curves, _models_of_run(path, settings))
+
+
+def _read_curve(file: Path) -> ResolutionCurve:
+    with understood(file):
+        return ResolutionCurve.from_json(read_text(file))
 
 
 def _read_run(path: Path, config: str) -> TrainingRun:
     metrics, saved = path / "metrics.jsonl", path / "student" / "config.json"
-    facts = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
-    known = facts.get("eyespot", {})
+    facts = read_json(saved) if saved.is_file() else {}
+    with understood(saved):
+        known = facts.get("eyespot", {})
+        name = str(facts.get("architecture") or known["spec"]) if facts else ""
+        teachers, machine = _TEACHERS.validate_python(known.get("teachers", [])), dict(known.get("machine", {}))
     return TrainingRun(
         config=config,
-        students=[(facts.get("architecture") or known["spec"], _parameters(path))] if facts else [],
-        teachers=known.get("teachers", []),
+        students=[(name, _parameters(path))] if facts else [],
+        teachers=teachers,
         records=read_metrics(metrics) if metrics.is_file() else {},
         probes=read_probes(path / "probes.jsonl"),
-        machine=known.get("machine", {}),
+        machine=machine,
     )
+
+
+_TEACHERS: TypeAdapter[list[Any]] = TypeAdapter(list[dict[str, Any]])
 
 
 def _models_of_run(path: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -210,14 +221,12 @@ def _words(named: Mapping[str, Contents]) -> tuple[str, str]:
 
 def _parameters(path: Path) -> int:
     """How many numbers the student's weight file holds, without reading them."""
-    total = 0
-    with safe_open(find_model_folder(path) / MODEL_FILE, "pt") as weights:
-        for name in weights.keys():  # noqa: SIM118
-            count = 1
-            for side in weights.get_slice(name).get_shape():
-                count *= side
-            total += count
-    return total
+    file = find_model_folder(path) / MODEL_FILE
+    try:
+        with safe_open(file, "pt") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error})") from error
 
 
 def _notes(tables: Mapping[str, ResultTable]) -> list[str]:
