@@ -37,6 +37,7 @@ def evaluate(
     folder: str | Path | None = None,
     timing: bool = False,
     visit: Visit | None = None,
+    floor: bool = True,
 ) -> ResultTable:
     """Measures frozen encoders on tasks. Equal arguments give equal numbers on one machine; rows do not interact.
 
@@ -58,9 +59,10 @@ def evaluate(
         timing: whether to measure the milliseconds of a forward pass, the one number that differs from run to run.
         visit: called with the name of each model that has been measured, its features and the opened data of all tasks,
             while the model is in memory.
+        floor: whether to measure the constant answer too, which reads the labels once more.
 
     Returns:
-        A table with one row per model: its cost (see `cost`), then the metrics of each task.
+        A table with one row per model: its cost (see `cost`), then the metrics of each task; and the floor.
 
     Raises:
         ValueError: unknown tasks or options (the message names the nearest right one), two models of one name, a task
@@ -95,7 +97,16 @@ def evaluate(
     measured_columns += _further_columns(rows, {*COLUMN_KEYS, *(column.key for column in measured_columns)})
     columns = [*(COLUMNS if timing else COLUMNS[:-1]), *measured_columns]
     settings = {"data": {name: str(source) for name, source in sources.items()}, "size": size, "limit": limit}
-    return ResultTable(columns, rows, {**settings, "seed": seed, "options": arguments})
+    known = {column.key for column in columns}
+    values = {key: value for name in chosen for key, value in floor_of(name, opened[name]).items()} if floor else {}
+    constant = {key: value for key, value in values.items() if key in known}
+    return ResultTable(columns, rows, {**settings, "seed": seed, "options": arguments}, constant)
+
+
+def floor_of(task: str, data: Any) -> dict[str, float | None]:
+    """What the constant answer is worth in a task, by column; nothing where a task has none."""
+    function = TASKS[task].floor
+    return {} if function is None else {f"{task}/{metric}": value for metric, value in function(data).items()}
 
 
 def _further_columns(rows: Mapping[str, Mapping[str, Any]], known: set[str]) -> list[Column]:
@@ -148,6 +159,8 @@ def _run_all(
         bank.progress = lambda done, count, name=name, finished=finished: report(f"{name} {done}/{count}", finished)
         report(name, finished)
         setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size), "options": arguments[name]}
+        if tasks[name].revision > 1:
+            setting["revision"] = tasks[name].revision
         key = known.key(bank.encoder, name, opened[name], setting)
         found = known.find(key)
         if found is None:

@@ -19,6 +19,7 @@ from eyespot.data.sets import (
 from eyespot.dense_tasks import Kind
 from eyespot.evaluate.protocols import (
     classification,
+    constant,
     correspondence,
     depth,
     feature_geometry,
@@ -46,6 +47,9 @@ class EvaluationTask:
         open_folder: (folder, limit=None, **options) -> data.
         open_toybox: the same data from the toybox.
         patches: whether it looks at patches or at summaries only.
+        floor: data -> metric name -> value of the constant answer, see `protocols.constant`; None where there is none.
+        revision: raised when the same arguments give other numbers than before, so that what an older version measured
+            is measured anew.
         whole_source: `open_folder` takes a source as it is written, "NAME:FOLDER?option=value" (and no options beside),
             because the sets of this task are not those of `DATASETS`.
     """
@@ -56,6 +60,8 @@ class EvaluationTask:
     open_folder: Callable[..., Any]
     open_toybox: Callable[[ToyboxData], Any]
     patches: bool = True
+    floor: Callable[[Any], Mapping[str, float | None]] | None = None
+    revision: int = 1
     whole_source: bool = False
 
 
@@ -78,6 +84,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="k-NN classification of summaries (k = 10)",
         metrics=(Metric("accuracy"), Metric("best", headline=False), Metric("best_k", unit="", headline=False)),
         run=knn.run,
+        floor=constant.most_frequent_class("accuracy", "best"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -86,6 +93,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="logistic regression on summaries",
         metrics=(Metric("accuracy"),),
         run=linear.run,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -94,6 +103,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="logistic regression on the summaries of 5 pictures per class, mean of 5 draws",
         metrics=(Metric("accuracy"), Metric("spread", higher_is_better=False, headline=False)),
         run=few_shot.run,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -102,6 +113,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="linear semantic segmentation on patches",
         metrics=(Metric("mIoU"),),
         run=segmentation.run,
+        floor=constant.most_frequent_pixel,
+        revision=2,
         open_folder=open_mask_folder,
         open_toybox=ToyboxData.segmentation,
     ),
@@ -113,6 +126,8 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("delta1"),
         ),
         run=depth.run,
+        floor=constant.mean_depth,
+        revision=2,
         open_folder=open_rgbd_depth,
         open_toybox=ToyboxData.depth,
     ),
@@ -126,6 +141,8 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("within 30", headline=False),
         ),
         run=normals.run,
+        floor=constant.mean_normal,
+        revision=2,
         open_folder=open_rgbd_normals,
         open_toybox=ToyboxData.normals,
     ),
@@ -138,6 +155,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("PCK@0.1/category", headline=False),
         ),
         run=correspondence.run,
+        floor=constant.middle_of_the_picture,
         open_folder=open_rgbd_matching,
         open_toybox=ToyboxData.matching,
     ),
@@ -145,6 +163,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="which word is printed, by logistic regression on summary and 4x4 patches",
         metrics=(Metric("accuracy"),),
         run=linear.run_reading,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.reading,
     ),
@@ -156,6 +176,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("classes", unit="", headline=False),
         ),
         run=zero_shot.run,
+        floor=constant.most_frequent_class("accuracy", top5="top5"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.naming,
         patches=False,
@@ -169,6 +190,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("NLL", unit="", higher_is_better=False, headline=False),
         ),
         run=classification.run,
+        floor=constant.most_frequent_class("top1", top5="top5"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -177,6 +199,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="what a multi-task model's own heads say of every pixel",
         metrics=_multitask_metrics(),
         run=multitask.run,
+        floor=constant.constant_maps,
         open_folder=multitask.open_validation,
         open_toybox=ToyboxData.multitask,
         whole_source=True,
@@ -185,6 +208,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="pictures to captions (I2T) and back (T2I), in the space of an image-text teacher",
         metrics=tuple(Metric(f"{way}-R@{k}", headline=k == 1) for way in ("I2T", "T2I") for k in retrieval.RANKS),
         run=retrieval.run,
+        floor=constant.first_answers,
         open_folder=open_caption_folder,
         open_toybox=ToyboxData.captions,
         patches=False,
