@@ -7,7 +7,7 @@ say the same, so probes of different encoders are fitted on equal terms.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,10 @@ ROUNDING = 1e-12  # of the mean square; a variance below it is none
 CHUNK = 2**22  # numbers that are looked at together (16 MiB)
 
 PENALTIES = tuple(10.0**-power for power in range(-2, 8))
-"""Penalties on the weights that are tried, from strong to weak, where the features' total variance is one."""
-PATIENCE = 2  # weaker penalties that may do worse before no weaker one is tried
+"""Penalties on the weights that are tried, from strong to weak, where the features' total variance is one.
+
+All of them: what is held out may first do worse and then better, where loud channels say nothing and quiet ones much.
+"""
 PARTS = 5
 
 
@@ -69,11 +71,6 @@ def principal_axes(features: Tensor, weights: Tensor | None = None) -> Axes:
     nothing = whole <= ROUNDING * float(mean.square().sum())
     kept = values > (math.inf if nothing else LEAST_VARIANCE * whole)
     return Axes(centre, (basis[:, kept].flip(1) / math.sqrt(whole or 1)).to(features))
-
-
-def worsening(losses: Sequence[float]) -> bool:
-    """Whether the path of penalties, from strong to weak, has passed the least loss; see `PATIENCE`."""
-    return len(losses) - 1 - losses.index(min(losses)) >= PATIENCE
 
 
 def _chunks(values: Tensor, width: int | None = None) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ from eyespot.randomness import torch_generator
 
 PICTURES = 1 << 11  # training pictures that are looked at, at most
 CELLS = 1 << 15  # of them all together, at most
-ENOUGH = 50  # pictures that are held out to choose a penalty, see `axes.held_out_parts`
+ENOUGH = 25  # pictures that are held out to choose a penalty, see `axes.held_out_parts`
 
 Grid = tuple[int, int]
 Summary = Callable[[Tensor, Grid], tuple[Tensor, Tensor]]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyespot.evaluate.probing.axes import PENALTIES, held_out_parts, principal_axes, worsening
+from eyespot.evaluate.probing.axes import PENALTIES, held_out_parts, principal_axes
 from eyespot.evaluate.probing.cells import ENOUGH, Cells
 from eyespot.evaluate.probing.probe import LinearMap
 from eyespot.randomness import torch_generator
@@ -20,7 +20,7 @@ STRENGTHS = tuple(10.0**power for power in range(-3, 5))
 
 ITERATIONS = 200  # steps of L-BFGS per fit, at most
 TOLERANCE = 1e-6  # relative gain at which a fit ends
-COARSE = 1e-5  # the same while penalties are compared
+COARSE_ITERATIONS, COARSE = 50, 1e-4  # the same while penalties are compared
 ENOUGH_ROWS = 500  # of whole pictures, held out to choose a penalty, see `axes.held_out_parts`
 NEVER = -1e4  # a score below all that occur
 CHUNK = 2**25  # numbers, of features and logits, that are looked at together (128 MiB)
@@ -82,15 +82,14 @@ class LinearClassifier:
         return F.linear(inputs, self.weight, self.bias)
 
     @torch.no_grad()
-    def judged(self, data: Examples) -> tuple[float, Tensor]:
-        """Weighted sum of the cross-entropy; weights of true classes (rows) by answers (columns), float64 [K, K]."""
-        total, answers = 0.0, torch.zeros(data.classes, data.classes, dtype=torch.float64)
+    def answers(self, data: Examples) -> Tensor:
+        """Weights of the rows by true class (row) and answer (column), float64 [K, K]."""
+        found = torch.zeros(data.classes, data.classes, dtype=torch.float64)
         for inputs, targets, weights in data.parts():
-            logits = self.logits(inputs)
-            total += float(F.cross_entropy(logits, targets, reduction="none") @ weights)
             shares = F.one_hot(targets, data.classes) if targets.ndim == 1 else targets
-            answers.index_add_(1, logits.argmax(dim=1).cpu(), (shares * weights[:, None]).T.cpu().double())
-        return total, answers
+            answers = self.logits(inputs).argmax(dim=1).cpu()
+            found.index_add_(1, answers, (shares * weights[:, None]).T.cpu().double())
+        return found
 
 
 def share_right(answers: Tensor) -> float:
@@ -191,26 +190,22 @@ def chosen_classifier(
 ) -> LinearClassifier:
     """The fit on all rows with the penalty that does best on what was held out, the strongest of several.
 
-    The path from strong to weak ends where the cross-entropy on what was held out has risen for a while.
-
     Args:
         data: what is fitted in the end.
         penalties: in falling order.
         pairs: what is fitted to choose among them, and what it is judged on; without any, the strongest is taken.
-        score: of the answers to all that was held out, see `LinearClassifier.judged`; larger is better.
+        score: of the answers to all that was held out, see `LinearClassifier.answers`; larger is better.
     """
     if len(penalties) == 1 or not pairs:
         return next(fit_logistic(data, penalties))
-    losses: list[float] = []
     scores: list[float] = []
     starts: list[LinearClassifier] = []
-    for fits in zip(*(fit_logistic(fitted, penalties, tolerance=COARSE) for fitted, _ in pairs), strict=True):
-        judged = [fit.judged(asked) for fit, (_, asked) in zip(fits, pairs, strict=True)]
-        losses.append(sum(loss for loss, _ in judged))
-        scores.append(score(torch.stack([answers for _, answers in judged]).sum(dim=0)))
+    for fits in zip(
+        *(fit_logistic(fitted, penalties, None, COARSE_ITERATIONS, COARSE) for fitted, _ in pairs), strict=True
+    ):
+        answers = [fit.answers(asked) for fit, (_, asked) in zip(fits, pairs, strict=True)]
+        scores.append(score(torch.stack(answers).sum(dim=0)))
         starts.append(fits[0])
-        if worsening(losses):
-            break
     best = scores.index(max(scores))
     return next(fit_logistic(data, [penalties[best]], starts[best]))
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from eyespot.evaluate.probing.axes import PENALTIES, held_out_parts, principal_axes, worsening
+from eyespot.evaluate.probing.axes import PENALTIES, held_out_parts, principal_axes
 from eyespot.evaluate.probing.cells import ENOUGH, Cells
 from eyespot.evaluate.probing.probe import LinearMap
 
@@ -29,11 +29,7 @@ def fit_ridge(cells: Cells, bounds: tuple[float, float] = (-math.inf, math.inf))
     for held in held_out_parts(cells.pictures, ENOUGH):
         asked, truth, weights = inputs[held], cells.targets[held], cells.weights[held]
         parts.append((whole.without(_Moments.of(asked, truth, weights)), asked, truth, weights))
-    errors: list[float] = []
-    for penalty in PENALTIES:
-        errors.append(sum(_error(*rest.solved(penalty), *asked) for rest, *asked in parts))
-        if worsening(errors):
-            break
+    errors = [sum(_error(*rest.solved(penalty), *asked) for rest, *asked in parts) for penalty in PENALTIES]
     weight, bias = whole.solved(PENALTIES[errors.index(min(errors))])  # of equals the strongest
     return LinearMap(axes.mean, axes.weights(weight.float()), bias.float(), bounds)
 
