@@ -66,6 +66,7 @@ FAMILIES = {
     "write_int8": "eyespot.deploy.formats",
     "open_session": "eyespot.encoders.runtimes",
     "distill": "eyespot.recipes",
+    "quick_head": "eyespot.evaluate.protocols",
 }
 """Functions that every module of a folder may have, as one of several that do the same thing each in its own way."""
 

@@ -24,7 +24,7 @@ from eyespot.encoders.naming import short_names
 from eyespot.engine.metrics import read_lines
 from eyespot.engine.run import RunMismatchError
 from eyespot.engine.trainer import Trainer
-from eyespot.evaluate import ResultTable, evaluate
+from eyespot.evaluate import ResultTable
 from eyespot.quickstart import (
     EXPERT_MODELS,
     PICTURE,
@@ -251,11 +251,7 @@ def test_unknown_preset_is_answered_with_those_there_are(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_whole_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    brief = {"segmentation": {"steps": 5}, "depth": {"steps": 5}}
     monkeypatch.setattr(quickstart_module, "SIZES", {"short": TINY})
-    monkeypatch.setattr(
-        quickstart_module, "evaluate", lambda *a, options, **kw: evaluate(*a, options={**brief, **options}, **kw)
-    )
     run = tmp_path / "run"
     table = quickstart(run, "short", SEED)
 

@@ -12,7 +12,6 @@ from eyespot.evaluate.results import Metric, ResultTable
 from eyespot.features import Features
 
 TOYBOX = ToyboxConfig(train=24, val=12, size=32)
-QUICK = {"segmentation": {"steps": 30}, "depth": {"steps": 30}}
 ACCURACY, RMSE = Metric("accuracy"), Metric("RMSE", unit="m", higher_is_better=False)
 
 
@@ -38,8 +37,8 @@ class ColourGridEncoder(Encoder):
 
 def test_losses_are_those_of_evaluate_with_the_sign_of_worse():
     good, bad = ColourGridEncoder(), ColourGridEncoder(noise=0.9)
-    check = task_check(good, bad, TOYBOX, options=QUICK)
-    table = evaluate({"good": good, "bad": bad}, ("knn", "segmentation", "depth"), TOYBOX, size=32, options=QUICK)
+    check = task_check(good, bad, TOYBOX)
+    table = evaluate({"good": good, "bad": bad}, ("knn", "segmentation", "depth"), TOYBOX, size=32)
     before, after = table.rows["good"], table.rows["bad"]
     names = ["knn/accuracy", "segmentation/mIoU", "depth/RMSE", "depth/delta1"]
     assert [f"{entry.task}/{entry.metric.name}" for entry in check.losses] == names

@@ -18,7 +18,7 @@ from eyespot.evaluate import TASKS, ToyboxConfig, evaluate
 from eyespot.evaluate.progress import time_left
 
 NAMES = TextEmbeddings(("a", "b"), torch.eye(2, 48), None)
-SHORT = {"segmentation": {"steps": 5}, "depth": {"steps": 5}, "zero_shot": {"text": NAMES}}
+SHORT = {"zero_shot": {"text": NAMES}}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_parameters_are_counted_in_millions(made, colour_encoder):
 
 def test_progress_ends_at_the_total(made, colours):
     seen = []
-    evaluate([colours], ("knn", "depth"), {k: made[k] for k in ("knn", "depth")}, options={"depth": {"steps": 2}},
+    evaluate([colours], ("knn", "depth"), {k: made[k] for k in ("knn", "depth")},
              progress=lambda *state: seen.append(state))  # fmt: skip
     assert seen[-1] == ("done", 2, 2)
     assert seen[0][:2] == ("colours: depth", 0) and ("colours: knn", 1, 2) in seen
@@ -99,7 +99,7 @@ def test_folders_with_options(tmp_path, colours):
             mask[:4] = 7
             Image.fromarray(mask).save(tmp_path / split / "annotations" / f"{index}.png")
     spec = f"{tmp_path}?ignore=7"
-    table = evaluate([colours], ("segmentation",), {"segmentation": spec}, options={"segmentation": {"steps": 50}})
+    table = evaluate([colours], ("segmentation",), {"segmentation": spec})
     assert table.rows["colours"]["segmentation/mIoU"] == 1.0
     assert table.settings["data"] == {"segmentation": spec}
     with pytest.raises(ValueError, match="did you mean 'ignore'"):

@@ -87,7 +87,7 @@ def test_memory_does_not_grow_with_the_data_set(task, tmp_path, monkeypatch):
         data = DepthData(dense, dense) if task == "depth" else SegmentationData(dense, dense, classes=5)
         run = depth.run if task == "depth" else segmentation.run
         with Peak() as peak:
-            run(FeatureBank(Shuffled(), batch_size=4, folder=tmp_path / str(count)), data, steps=10, batch_size=4)
+            run(FeatureBank(Shuffled(), batch_size=4, folder=tmp_path / str(count)), data)
         return peak.most
 
     most(16)  # loads libraries and fills the allocator's pools

@@ -7,8 +7,6 @@ from eyespot.data.sets import ClassificationData, DensePictures, LabelledPicture
 from eyespot.evaluate import evaluate, extract
 from eyespot.evaluate.finished import FinishedMeasurements, fingerprint
 
-BRIEF = {"segmentation": {"steps": 5}}
-
 
 @pytest.fixture
 def data():
@@ -24,7 +22,7 @@ def data():
 
 
 def run(models, data, folder, **changes):
-    return evaluate(models, list(data), data, options=BRIEF, folder=folder, **changes)
+    return evaluate(models, list(data), data, folder=folder, **changes)
 
 
 class Stop(Exception):
@@ -46,7 +44,7 @@ def stopping(colours, after):
 
 @pytest.mark.parametrize("after", [1, 5, 13])
 def test_it_goes_on_where_it_was_stopped(data, colour_encoder, tmp_path, after):
-    whole = evaluate([colour_encoder()], list(data), data, options=BRIEF)
+    whole = evaluate([colour_encoder()], list(data), data)
     colours = colour_encoder()
     encode = stopping(colours, after)
     with pytest.raises(Stop):

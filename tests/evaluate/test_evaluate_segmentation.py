@@ -51,22 +51,22 @@ def coloured_blocks(count, seed):
 
 def test_colours_are_told_apart_by_colour_features(colours):
     data = SegmentationData(coloured_blocks(20, 0), coloured_blocks(8, 1), classes=3, ignore=9)
-    first = segmentation.run(FeatureBank(colours), data, steps=60)
+    first = segmentation.run(FeatureBank(colours), data)
     assert first["mIoU"] > 0.7
-    assert segmentation.run(FeatureBank(colours), data, steps=60) == first
+    assert segmentation.run(FeatureBank(colours), data) == first
 
 
 def test_features_without_information_are_at_chance(colours):
     colours._encode = lambda images: type(colours)._encode(colours, torch.rand_like(images))
     data = SegmentationData(coloured_blocks(20, 0), coloured_blocks(8, 1), classes=3, ignore=9)
-    assert segmentation.run(FeatureBank(colours), data, steps=60)["mIoU"] < 0.3
+    assert segmentation.run(FeatureBank(colours), data)["mIoU"] < 0.3
 
 
 def test_masks_may_differ_in_size(colours):
     train = coloured_blocks(6, 0)
     cut = DensePictures(train.pictures, [mask[:, : 20 + index] for index, mask in enumerate(train.labels)])
     data = SegmentationData(cut, cut, classes=3, ignore=9)
-    assert 0 <= segmentation.run(FeatureBank(colours), data, steps=3)["mIoU"] <= 1
+    assert 0 <= segmentation.run(FeatureBank(colours), data)["mIoU"] <= 1
 
 
 @pytest.fixture

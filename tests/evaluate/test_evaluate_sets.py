@@ -39,8 +39,7 @@ def test_evaluate_takes_names_with_options(tmp_path, colour_encoder):
             depth(tmp_path / split / "depth" / f"{number}.png", [[100 + 100 * number] * 32] * 32)
             mask(tmp_path / split / "annotations" / f"{number}.png", [[number] * 32] * 32)
     data = {"depth": f"depth_folder:{tmp_path}?scale=0.01&high=4", "segmentation": f"mask_folder:{tmp_path}?classes=3"}
-    options = {"depth": {"steps": 20}, "segmentation": {"steps": 20}}
-    table = evaluate({"x": colour_encoder()}, ("depth", "segmentation"), data, options=options)
+    table = evaluate({"x": colour_encoder()}, ("depth", "segmentation"), data)
     assert table.rows["x"]["depth/RMSE"] < 1 and table.rows["x"]["segmentation/mIoU"] > 0.3
     with pytest.raises(ValueError, match="no option of the data of depth 'scala'; did you mean 'scale'"):
         evaluate({"x": colour_encoder()}, ("depth",), {"depth": f"depth_folder:{tmp_path}?scala=1"})

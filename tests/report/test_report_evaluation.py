@@ -11,7 +11,6 @@ from eyespot.report import write_evaluation_report
 from eyespot.report.pages.evaluation import exhibits_for, look_through, sample_pictures, table_facts
 
 TASKS = ("knn", "segmentation", "depth", "normals", "correspondence", "reading")
-OPTIONS = {task: {"steps": 5} for task in ("segmentation", "depth", "normals")}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def toybox():
 
 @pytest.fixture(scope="module")
 def results(models, toybox):
-    return evaluate(models, TASKS, toybox, size=32, options=OPTIONS)
+    return evaluate(models, TASKS, toybox, size=32)
 
 
 def test_a_page_shows_table_radar_pictures_and_examples(models, toybox, results, tmp_path):
@@ -64,7 +63,7 @@ def test_equal_calls_make_equal_pages_and_train_no_probe_twice(models, toybox, r
     def refuse(*_):
         raise AssertionError("a probe was trained")
 
-    monkeypatch.setattr("eyespot.report.exhibits.dense.train_probe", refuse)
+    monkeypatch.setattr("eyespot.report.exhibits.dense.Depth.quick_head", refuse)
     write_evaluation_report(again, results, models=models, data=toybox, folder=tmp_path / "kept")
     assert again.read_bytes() == first.read_bytes()
 

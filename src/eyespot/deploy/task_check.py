@@ -145,7 +145,7 @@ def task_check(
     original, exported = (load_encoder(model) if isinstance(model, str) else model for model in (before, after))
     common = _common_size(original, exported, size)
     models = {"before": original, "after": exported}
-    table = evaluate(models, tasks, data, common, limit, seed, options, progress=progress, folder=folder)
+    table = evaluate(models, tasks, data, common, limit, seed, options, progress=progress, folder=folder, floor=False)
     losses = []
     for task in tasks:
         for metric in TASKS[task].metrics:

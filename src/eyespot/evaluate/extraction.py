@@ -19,11 +19,12 @@ from eyespot.encoders.identity import identity
 from eyespot.evaluate.feature_store import FeatureStore
 from eyespot.features import Features
 
-HALF_RANGE = 6e4  # just below the largest float16
+HALF_RANGE = (1e-2, 6e4)
+"""Largest features of a batch that float16 keeps: below, smaller ones would lose digits; above, it ends."""
 
 
-class _TooLargeError(ArithmeticError):
-    """Features beyond the range of float16."""
+class _OutOfRangeError(ArithmeticError):
+    """Features that float16 cannot keep."""
 
 
 def extract(
@@ -52,7 +53,8 @@ def extract(
             what is there already is not computed again. None keeps them in memory.
 
     Returns:
-        `Features` of all pictures: the summary in float32, the patches in float16 (float32 if they exceed its range).
+        `Features` of all pictures: the summary in float32, the patches in float16 (float32 if they are too large or
+        too small for it, so that no result depends on their scale).
 
     Raises:
         ValueError: no pictures, or an encoder that returns NaN or infinity.
@@ -68,7 +70,7 @@ def extract(
         try:
             store = FeatureStore(folder, setting, len(source), np.float32, np.float16)
             _fill(store, encoder, source, batch_size, wanted, progress)
-        except _TooLargeError:
+        except _OutOfRangeError:
             store = FeatureStore(folder, setting, len(source), np.float32, np.float32)
             _fill(store, encoder, source, batch_size, wanted, progress)
     return store.all()
@@ -122,8 +124,8 @@ def _encode(encoder: Encoder, images: Tensor, store: FeatureStore) -> Features:
     largest = float(features.patches.abs().amax())
     if not (largest < float("inf") and bool(features.summary.isfinite().all())):
         raise ValueError(f"{encoder.name} returned NaN or infinity; its features cannot be evaluated")
-    if largest >= HALF_RANGE and store.types["patches"] is np.float16:
-        raise _TooLargeError
+    if not HALF_RANGE[0] < largest < HALF_RANGE[1] and largest > 0 and store.types["patches"] is np.float16:
+        raise _OutOfRangeError
     grid = features.patches if store.setting["dense"] else features.patches.mean((2, 3), keepdim=True)
     return Features(features.summary.cpu(), grid.cpu())
 

@@ -19,7 +19,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import MACS
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
-from eyespot.evaluate.run_tasks import evaluate, loaded, named_models, open_all
+from eyespot.evaluate.run_tasks import evaluate, floor_of, loaded, named_models, open_all
 from eyespot.evaluate.tasks import TASKS
 from eyespot.pictures import ImageSize
 from eyespot.specs import lookup
@@ -52,6 +52,7 @@ class ResolutionCurve:
             that takes one size only, the one point at that size.
         fixed: the models that take one size only.
         settings: how it was measured, for the record.
+        floor: what the constant answer is worth, by the metric's name; the same at all sizes.
     """
 
     task: str
@@ -60,6 +61,7 @@ class ResolutionCurve:
     points: dict[str, list[CurvePoint]]
     fixed: frozenset[str] = frozenset()
     settings: dict[str, Any] = field(default_factory=dict)
+    floor: dict[str, float | None] = field(default_factory=dict)
 
     def line(self, model: str, metric: str) -> tuple[list[float], list[float]]:
         """For a plot: sides in pixels (the root of the area), ascending without repetition, and the values there."""
@@ -81,7 +83,8 @@ class ResolutionCurve:
             rows[model] = {
                 f"{self.task}@{place}/{name}": value for place, point in named for name, value in point.values.items()
             }
-        return ResultTable(columns, rows, self.settings)
+        floor = {column.key: self.floor.get(column.metric.name) for column in columns} if self.floor else {}
+        return ResultTable(columns, rows, self.settings, floor)
 
     def to_json(self) -> str:
         """Everything; `from_json` reads it back."""
@@ -158,6 +161,7 @@ def resolution_curve(
                 batch_size,
                 _part(progress, _shown(size), number * len(asked) + place, len(named) * len(asked)),
                 folder,
+                floor=False,
             )
             row = table.rows[name]
             values = {metric.name: _finite(row.get(f"{task}/{metric.name}")) for metric in metrics}
@@ -166,7 +170,8 @@ def resolution_curve(
     if progress is not None:
         progress("done", len(named) * len(asked), len(named) * len(asked))
     settings = {"data": str(data), "limit": limit, "seed": seed, "options": dict(options or {})}
-    return ResolutionCurve(task, metrics, tuple(asked), points, frozenset(fixed), settings)
+    floor = {key.partition("/")[2]: value for key, value in floor_of(task, opened).items()}
+    return ResolutionCurve(task, metrics, tuple(asked), points, frozenset(fixed), settings, floor)
 
 
 def _part(progress: Progress | None, size: str, before: int, total: int) -> Progress | None:

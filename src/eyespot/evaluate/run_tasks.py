@@ -37,6 +37,7 @@ def evaluate(
     folder: str | Path | None = None,
     timing: bool = False,
     visit: Visit | None = None,
+    floor: bool = True,
 ) -> ResultTable:
     """Measures frozen encoders on tasks. Equal arguments give equal numbers on one machine; rows do not interact.
 
@@ -58,9 +59,10 @@ def evaluate(
         timing: whether to measure the milliseconds of a forward pass, the one number that differs from run to run.
         visit: called with the name of each model that has been measured, its features and the opened data of all tasks,
             while the model is in memory.
+        floor: whether to measure the constant answer too, which reads the labels once more.
 
     Returns:
-        A table with one row per model: its cost (see `cost`), then the metrics of each task.
+        A table with one row per model: its cost (see `cost`), then the metrics of each task; and the floor.
 
     Raises:
         ValueError: unknown tasks or options (the message names the nearest right one), two models of one name, a task
@@ -95,7 +97,16 @@ def evaluate(
     measured_columns += _further_columns(rows, {*COLUMN_KEYS, *(column.key for column in measured_columns)})
     columns = [*(COLUMNS if timing else COLUMNS[:-1]), *measured_columns]
     settings = {"data": {name: str(source) for name, source in sources.items()}, "size": size, "limit": limit}
-    return ResultTable(columns, rows, {**settings, "seed": seed, "options": arguments})
+    known = {column.key for column in columns}
+    values = {key: value for name in chosen for key, value in floor_of(name, opened[name]).items()} if floor else {}
+    constant = {key: value for key, value in values.items() if key in known}
+    return ResultTable(columns, rows, {**settings, "seed": seed, "options": arguments}, constant)
+
+
+def floor_of(task: str, data: Any) -> dict[str, float | None]:
+    """What the constant answer is worth in a task, by column; nothing where a task has none."""
+    function = TASKS[task].floor
+    return {} if function is None else {f"{task}/{metric}": value for metric, value in function(data).items()}
 
 
 def _further_columns(rows: Mapping[str, Mapping[str, Any]], known: set[str]) -> list[Column]:
@@ -145,15 +156,15 @@ def _run_all(
     """All tasks on one encoder. Those on patches go first: tasks on summaries then find the features there."""
     row: dict[str, float | None] = {}
     setting = {"seed": seed, "size": bank.encoder.fitting_size(bank.size)}
-    keys = {
-        name: known.key(bank.encoder, name, opened[name], {**setting, "options": arguments[name]}) for name in tasks
-    }
-    new = {name: task for name, task in tasks.items() if known.find(keys[name]) is None}
+    settings = {name: {**setting, **task.version, "options": arguments[name]} for name, task in tasks.items()}
+    keys = {name: known.key(bank.encoder, name, opened[name], settings[name]) for name in tasks}
+    measured = {name: known.find(key) for name, key in keys.items()}
+    new = {name: task for name, task in tasks.items() if measured[name] is None}
     _refuse_unfit(bank.encoder, new, opened, arguments)
     for finished, name in enumerate(sorted(tasks, key=lambda name: not tasks[name].patches)):
         bank.progress = lambda done, count, name=name, finished=finished: report(f"{name} {done}/{count}", finished)
         report(name, finished)
-        found = known.find(keys[name])
+        found = measured[name]
         if found is None:
             found = tasks[name].run(bank, opened[name], seed=seed, **arguments[name])
             known.keep(keys[name], bank.encoder.name, name, found)

@@ -19,6 +19,7 @@ from eyespot.data.sets import (
 from eyespot.dense_tasks import Kind
 from eyespot.evaluate.protocols import (
     classification,
+    constant,
     correspondence,
     depth,
     feature_geometry,
@@ -48,6 +49,9 @@ class EvaluationTask:
         check: (encoder, data, **options) -> refuses, by a ValueError, what `run` could not measure; None where there is
             nothing that would not have been refused on opening.
         patches: whether it looks at patches or at summaries only.
+        floor: data -> metric name -> value of the constant answer, see `protocols.constant`; None where there is none.
+        revision: raised when the same arguments give other numbers than before, so that what an older version measured
+            is measured anew.
         whole_source: `open_folder` takes a source as it is written, "NAME:FOLDER?option=value" (and no options beside),
             because the sets of this task are not those of `DATASETS`.
     """
@@ -59,7 +63,14 @@ class EvaluationTask:
     open_toybox: Callable[[ToyboxData], Any]
     check: Callable[..., None] | None = None
     patches: bool = True
+    floor: Callable[[Any], Mapping[str, float | None]] | None = None
+    revision: int = 1
     whole_source: bool = False
+
+    @property
+    def version(self) -> dict[str, int]:
+        """For the key of finished measurements; nothing as long as the numbers are those of the first version."""
+        return {"revision": self.revision} if self.revision > 1 else {}
 
 
 def _multitask_metrics() -> tuple[Metric, ...]:
@@ -81,6 +92,7 @@ TASKS: dict[str, EvaluationTask] = {
         about="k-NN classification of summaries (k = 10)",
         metrics=(Metric("accuracy"), Metric("best", headline=False), Metric("best_k", unit="", headline=False)),
         run=knn.run,
+        floor=constant.most_frequent_class("accuracy", "best"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -89,6 +101,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="logistic regression on summaries",
         metrics=(Metric("accuracy"),),
         run=linear.run,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -97,6 +111,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="logistic regression on the summaries of 5 pictures per class, mean of 5 draws",
         metrics=(Metric("accuracy"), Metric("spread", higher_is_better=False, headline=False)),
         run=few_shot.run,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -105,6 +121,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="linear semantic segmentation on patches",
         metrics=(Metric("mIoU"),),
         run=segmentation.run,
+        floor=constant.most_frequent_pixel,
+        revision=2,
         open_folder=open_mask_folder,
         open_toybox=ToyboxData.segmentation,
     ),
@@ -116,6 +134,8 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("delta1"),
         ),
         run=depth.run,
+        floor=constant.mean_depth,
+        revision=2,
         open_folder=open_rgbd_depth,
         open_toybox=ToyboxData.depth,
     ),
@@ -129,6 +149,8 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("within 30", headline=False),
         ),
         run=normals.run,
+        floor=constant.mean_normal,
+        revision=2,
         open_folder=open_rgbd_normals,
         open_toybox=ToyboxData.normals,
     ),
@@ -141,6 +163,7 @@ TASKS: dict[str, EvaluationTask] = {
             Metric("PCK@0.1/category", headline=False),
         ),
         run=correspondence.run,
+        floor=constant.middle_of_the_picture,
         open_folder=open_rgbd_matching,
         open_toybox=ToyboxData.matching,
     ),
@@ -148,6 +171,8 @@ TASKS: dict[str, EvaluationTask] = {
         about="which word is printed, by logistic regression on summary and 4x4 patches",
         metrics=(Metric("accuracy"),),
         run=linear.run_reading,
+        floor=constant.most_frequent_class("accuracy"),
+        revision=2,
         open_folder=open_image_folder,
         open_toybox=ToyboxData.reading,
     ),
@@ -160,6 +185,7 @@ TASKS: dict[str, EvaluationTask] = {
         ),
         run=zero_shot.run,
         check=zero_shot.check,
+        floor=constant.most_frequent_class("accuracy", top5="top5"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.naming,
         patches=False,
@@ -174,6 +200,7 @@ TASKS: dict[str, EvaluationTask] = {
         ),
         run=classification.run,
         check=classification.check,
+        floor=constant.most_frequent_class("top1", top5="top5"),
         open_folder=open_image_folder,
         open_toybox=ToyboxData.classification,
         patches=False,
@@ -183,6 +210,7 @@ TASKS: dict[str, EvaluationTask] = {
         metrics=_multitask_metrics(),
         run=multitask.run,
         check=multitask.check,
+        floor=constant.constant_maps,
         open_folder=multitask.open_validation,
         open_toybox=ToyboxData.multitask,
         whole_source=True,
@@ -192,6 +220,7 @@ TASKS: dict[str, EvaluationTask] = {
         metrics=tuple(Metric(f"{way}-R@{k}", headline=k == 1) for way in ("I2T", "T2I") for k in retrieval.RANKS),
         run=retrieval.run,
         check=retrieval.check,
+        floor=constant.first_answers,
         open_folder=open_caption_folder,
         open_toybox=ToyboxData.captions,
         patches=False,

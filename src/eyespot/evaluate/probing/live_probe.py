@@ -75,17 +75,12 @@ class LiveConfig:
 
 
 def changed(config: _Config, **options: Any) -> _Config:
-    """A protocol's configuration with the options that a user gave; None and False were not given.
+    """A protocol's configuration with the options that a user gave; None and False were not given."""
+    return dataclasses.replace(config, **_given(options))  # type: ignore[type-var]
 
-    Raises:
-        ValueError: an option that this schedule does not have.
-    """
-    given = {name: value for name, value in options.items() if value is not None and value is not False}
-    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    strange = sorted(given.keys() - known)
-    if strange:
-        raise ValueError(f"{', '.join(strange)}: only for schedule=published")
-    return dataclasses.replace(config, **given)  # type: ignore[type-var]
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 def run_schedule(
@@ -93,7 +88,7 @@ def run_schedule(
     given: Sequence[Any],
     options: Mapping[str, Any],
     *,
-    quick: tuple[Callable[..., _Found], Any],
+    quick: Callable[..., _Found],
     published: tuple[Callable[..., _Found], Any],
 ) -> _Found:
     """What a protocol finds by one of its schedules.
@@ -101,14 +96,19 @@ def run_schedule(
     Args:
         name: "quick" or "published".
         given: encoder, data, seed.
-        options: of the configuration, see `changed`.
-        quick: a function of what is given and a configuration, and the configuration.
-        published: likewise.
+        options: of the published configuration, see `changed`; the quick probe chooses for itself.
+        quick: a function of what is given.
+        published: a function of what is given and a configuration, and the configuration.
 
     Raises:
         ValueError: there is no such schedule, or it does not have such an option.
     """
-    function, config = lookup({"quick": quick, "published": published}, name, "schedule")
+    if lookup({"quick": True, "published": False}, name, "schedule"):
+        strange = sorted(_given(options))
+        if strange:
+            raise ValueError(f"{', '.join(strange)}: only for schedule=published; the quick probe chooses for itself")
+        return quick(*given)
+    function, config = published
     return function(*given, changed(config, **options))
 
 

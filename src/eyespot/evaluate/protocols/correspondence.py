@@ -127,6 +127,11 @@ def run(bank: FeatureBank, data: MatchingData, seed: int = 0, *, alpha: float | 
         match(sources[pair.source], targets[pair.target], pair.source_points, pair.source_size, pair.target_size)
         for pair in data.pairs
     ]
+    return averages_of(predicted, data, alpha)
+
+
+def averages_of(predicted: Sequence[Tensor], data: MatchingData, alpha: float | None = None) -> dict[str, float | None]:
+    """The metrics of `run`, of predicted places [K, 2] for each pair of pictures."""
     truth, reach = [pair.target_points for pair in data.pairs], [pair.reach for pair in data.pairs]
     groups = [pair.group for pair in data.pairs]
     shares = (0.1, 0.05) if alpha is None else (0.1, 0.05, alpha)

@@ -13,7 +13,7 @@ from eyespot.randomness import torch_generator
 
 
 def draw_shots(labels: Tensor, shots: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws pictures to learn from, and as many others to choose the regulariser on.
+    """Draws pictures to learn from, and as many others to choose the penalty on.
 
     Args:
         labels: [N] int64, classes.
@@ -42,7 +42,7 @@ def run(
 ) -> dict[str, float]:
     """Accuracy on the whole validation split of logistic regressions that have seen a few pictures per class (ours).
 
-    As in `linear.run`, on summaries standardised by those few. The regulariser is chosen on as many further training
+    As in `linear.run`. The penalty is chosen on as many further training
     pictures per class: it is the one thing for which more than `shots` pictures of a class are looked at.
 
     Args:

@@ -18,15 +18,16 @@ READING_GRID = (4, 4)
 def run(
     bank: FeatureBank, data: ClassificationData, seed: int = 0, strengths: float | tuple[float, ...] = STRENGTHS
 ) -> dict[str, float]:
-    """Logistic regression on standardised summaries, regulariser chosen on a held-out fifth of the training pictures.
+    """Logistic regression on summaries, its penalty chosen on held-out training pictures; see `logistic_accuracy`.
 
     Ours: EUPE publishes no linear classification. On the encoder's device.
 
     Args:
         bank: the encoder.
         data: pictures without a label are left out.
-        seed: names the draw of the held-out fifth.
-        strengths: inverse regularisation strengths (C of scikit-learn) that are tried.
+        seed: names the parts that are held out.
+        strengths: inverse strengths of the penalty (C of scikit-learn, on features whose total variance is one) that
+            are tried.
     """
     return _run(bank, data, seed, strengths, lambda split: bank.summaries(split.pictures))
 
@@ -38,13 +39,21 @@ def run_reading(
 
     A word is small and may be anywhere, so the summary alone would be an unfair place to look for it. Every encoder is
     read from the same spatial features: its patch map averaged to 4 x 4 cells, flattened, and its summary beside it,
-    [C + 16 D] numbers, standardised. Arguments as in `run`.
+    [C + 16 D] numbers; cells and summary are brought to one scale. Arguments as in `run`.
     """
 
-    def read_out(split: LabelledPictures) -> Tensor:
+    def parts(split: LabelledPictures) -> tuple[Tensor, Tensor]:
         features = bank.features(split.pictures)
         cells = [F.adaptive_avg_pool2d(part.float(), READING_GRID).flatten(1) for part in features.patches.split(256)]
-        return torch.cat([features.summary, torch.cat(cells)], dim=1)
+        return features.summary, torch.cat(cells)
+
+    known = data.train.labels >= 0
+    scales = [_scale(part[known]) for part in parts(data.train)]
+    cells = READING_GRID[0] * READING_GRID[1]
+
+    def read_out(split: LabelledPictures) -> Tensor:
+        summary, places = parts(split)
+        return torch.cat([summary / scales[0], places / scales[1] * cells**0.5], dim=1)
 
     return _run(bank, data, seed, strengths, read_out)
 
@@ -60,6 +69,11 @@ def _run(
         with_labels(read_out(split), split.labels, bank.encoder.device) for split in (data.train, data.val)
     )
     return {"accuracy": logistic_accuracy(train, queries, strengths=strengths, seed=seed)}
+
+
+def _scale(features: Tensor) -> float:
+    """Root of the total variance of features [N, C]; 1 where they are all alike."""
+    return float(features.double().var(dim=0, correction=0).sum().sqrt()) or 1.0
 
 
 def with_labels(features: Tensor, labels: Tensor, device: torch.device) -> Labelled:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from eyespot.data.labelled.base import NormalsData
 from eyespot.evaluate.extraction import FeatureBank
-from eyespot.evaluate.probing.live_probe import changed
-from eyespot.evaluate.probing.probe import ProbeConfig, linear_head, predictions, train_probe, upsampled
+from eyespot.evaluate.probing.cells import cell_means, labelled_cells
+from eyespot.evaluate.probing.probe import LinearMap, predictions, upsampled
+from eyespot.evaluate.probing.ridge import fit_ridge
 
-QUICK = ProbeConfig(steps=300, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 WITHIN = (11.25, 22.5, 30.0)
 BINS_PER_DEGREE = 100
 
@@ -58,23 +58,16 @@ def angles_between(one: Tensor, other: Tensor) -> Tensor:
     return torch.rad2deg(2 * torch.atan2((one - other).norm(dim=0), (one + other).norm(dim=0)))
 
 
-def direction_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean of 1 - cosine between vectors [b, 3, P] and true normals, where those are not 0; 0 if none is measured."""
-    measured = (truth != 0).any(dim=1)
-    loss = (1 - F.cosine_similarity(predicted, truth, dim=1)) * measured
-    return loss.sum() / measured.sum().clamp(min=1)
+def quick_head(patches: Tensor, data: NormalsData, seed: int) -> LinearMap:
+    """The probe, [b, D, h, w] patches to vectors [b, 3, h, w], fitted on the patches of the training pictures."""
+    cells = labelled_cells(
+        patches, data.train.labels, lambda normals, grid: cell_means(normals, (normals != 0).any(dim=0), grid), seed
+    )
+    return fit_ridge(cells)
 
 
-def run(
-    bank: FeatureBank,
-    data: NormalsData,
-    seed: int = 0,
-    *,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-) -> dict[str, float]:
-    """Angular errors of a linear probe: batch norm and 1x1 convolution on patches to a vector, cosine loss.
+def run(bank: FeatureBank, data: NormalsData, seed: int = 0) -> dict[str, float]:
+    """Angular errors of a linear probe: ridge regression from patches to unit vectors.
 
     Ours, in the form of the quick depth probe (EUPE has none): the vectors are upsampled bilinearly and taken for their
     direction; mean, median and the shares within 11.25, 22.5 and 30 degrees are those usual since Fouhey et al. (2013),
@@ -83,18 +76,13 @@ def run(
     Args:
         bank: the encoder.
         data: pictures and maps of normals.
-        seed: names the initial weights, the batches and the pixels.
-        steps: optimiser steps.
-        batch_size: pictures per step.
-        learning_rate: peak.
+        seed: names the cells of large data.
 
     Raises:
         ValueError: no picture of the validation split has a measured normal.
     """
-    config = changed(QUICK, steps=steps, batch_size=batch_size, learning_rate=learning_rate)
     train, val = bank.features(data.train.pictures), bank.features(data.val.pictures)
-    head = linear_head(train.patches.shape[1], 3, seed)
-    train_probe(head, train.patches, data.train.labels, direction_loss, config, seed)
+    head = quick_head(train.patches, data, seed)
     errors = AngularErrors()
     for normals, truth in predictions(head, val.patches, data.val.labels):
         errors.update(upsampled(normals, (truth.shape[1], truth.shape[2])), truth)

@@ -1,13 +1,13 @@
 """Predictions of the dense tasks, laid beside picture and truth: semantic classes, depth, surface normals.
 
-The probes are those of the tasks' quick schedule, trained as `evaluate` trains them; only a few pictures are shown.
+The probes are those of the tasks' quick schedule, fitted as `evaluate` fits them; only a few pictures are shown.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from eyespot.data.labelled.base import DepthData, NormalsData, SegmentationData
 from eyespot.data.loading.sampling import spread
 from eyespot.evaluate.extraction import FeatureBank
-from eyespot.evaluate.probing.live_probe import changed
-from eyespot.evaluate.probing.probe import ProbeConfig, class_map, linear_head, train_probe, upsampled
+from eyespot.evaluate.probing.probe import class_map, upsampled
 from eyespot.evaluate.protocols import depth, normals, segmentation
 from eyespot.report.drawing.paints import Paint, at, class_painter, depth_painter, paint_normals, small
 from eyespot.report.exhibits.figures import PICTURE_SIDE, AnyFigure, PictureGrid, Scale, shrunk
 from eyespot.report.exhibits.gallery import Findings
 
-_PROBE_OPTIONS = ("steps", "batch_size", "learning_rate")
+PROBE = "closed form or L-BFGS, penalty chosen on held-out training pictures"
+"""Names the probes in what is kept: another one draws anew."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class _DenseExhibit(ABC):
     """What the three have in common.
 
     Attributes:
-        data: pictures with maps; probes are trained on the one split, the other is shown.
+        data: pictures with maps; probes are fitted on the one split, the other is shown.
         shown: how many validation pictures, spread evenly over the split.
         seed: of the probe.
-        options: of the task; those of the quick probe (steps, batch_size, learning_rate) count.
+        options: of the task; the schedule alone counts.
     """
 
     data: Any
@@ -48,18 +48,18 @@ class _DenseExhibit(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     words: ClassVar[str]
-    quick: ClassVar[ProbeConfig]
+    quick_head: ClassVar[Callable[[Tensor, Any, int], nn.Module]]
+    """(training patches, data, seed) -> the fitted probe."""
 
     @property
     def setting(self) -> Mapping[str, Any]:
         """See `Exhibit`."""
-        return {"shown": self.shown, "seed": self.seed, "probe": str(self._config), "side": PICTURE_SIDE}
+        return {"shown": self.shown, "seed": self.seed, "probe": PROBE, "side": PICTURE_SIDE}
 
     def look(self, bank: FeatureBank) -> list[Tensor]:
         """Per shown picture the predicted map at the size of the page, then one score per picture."""
         train, val = bank.features(self.data.train.pictures), bank.features(self.data.val.pictures)
-        head = self._head(bank.encoder.patch_dim)
-        train_probe(head, train.patches, self.data.train.labels, self._loss, self._config, self.seed)
+        head = type(self).quick_head(train.patches, self.data, self.seed)
         maps, scores = [], []
         with torch.inference_mode():
             for index in self._chosen:
@@ -88,26 +88,10 @@ class _DenseExhibit(ABC):
         return spread(len(self.data.val.labels), self.shown)
 
     @property
-    def _is_quick(self) -> bool:
-        return bool(self.options.get("schedule", "quick") == "quick")
-
-    @property
-    def _config(self) -> ProbeConfig:
-        given = {name: self.options.get(name) for name in _PROBE_OPTIONS} if self._is_quick else {}
-        return changed(self.quick, **given)
-
-    @property
     def _origin(self) -> str:
-        other = "" if self._is_quick else " (not that of the published schedule, which the table measures)"
-        return f"Made by a linear probe on frozen patches, trained for {self._config.steps} steps{other}."
-
-    @abstractmethod
-    def _head(self, width: int) -> nn.Module:
-        """The untrained probe."""
-
-    @abstractmethod
-    def _loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """See `train_probe`."""
+        is_quick = self.options.get("schedule", "quick") == "quick"
+        other = "" if is_quick else " (not that of the published schedule, which the table measures)"
+        return f"Made by the quick linear probe on frozen patches{other}."
 
     @abstractmethod
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
@@ -137,13 +121,7 @@ class Segmentation(_DenseExhibit):
         "Semantic classes over the picture, with dark borders between them; equal colours are equal classes, grey is "
         "not labelled. Below: the share of labelled pixels that are right."
     )
-    quick: ClassVar[ProbeConfig] = segmentation.QUICK
-
-    def _head(self, width: int) -> nn.Module:
-        return linear_head(width, self.data.classes, self.seed)
-
-    def _loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        return segmentation.pixel_cross_entropy(outputs, truth, self.data.ignore)
+    quick_head: ClassVar[Callable[[Tensor, Any, int], nn.Module]] = segmentation.quick_head
 
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
         found = class_map(output, (truth.shape[0], truth.shape[1]))
@@ -165,13 +143,7 @@ class Depth(_DenseExhibit):
     name: ClassVar[str] = "depth"
     title: ClassVar[str] = "Depth"
     words: ClassVar[str] = "Depth, in the same colours throughout; grey is not measured."
-    quick: ClassVar[ProbeConfig] = depth.QUICK
-
-    def _head(self, width: int) -> nn.Module:
-        return depth.BinnedDepth(width, self.data.low, self.data.high, seed=self.seed)
-
-    def _loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        return depth.scale_invariant_log_loss(outputs[:, 0], truth)
+    quick_head: ClassVar[Callable[[Tensor, Any, int], nn.Module]] = depth.quick_head
 
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
         found = upsampled(output, (truth.shape[0], truth.shape[1]))[0]
@@ -197,13 +169,7 @@ class Normals(_DenseExhibit):
         "Which way surfaces face: the more to the right the redder, upwards the greener, to the camera the bluer; grey "
         "is not measured. Below: the mean angle to the truth."
     )
-    quick: ClassVar[ProbeConfig] = normals.QUICK
-
-    def _head(self, width: int) -> nn.Module:
-        return linear_head(width, 3, self.seed)
-
-    def _loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        return normals.direction_loss(outputs, truth)
+    quick_head: ClassVar[Callable[[Tensor, Any, int], nn.Module]] = normals.quick_head
 
     def _judged(self, output: Tensor, truth: Tensor) -> tuple[Tensor, float]:
         found = F.normalize(upsampled(output, (truth.shape[1], truth.shape[2])), dim=0)

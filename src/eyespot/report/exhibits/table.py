@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eyespot.evaluate.results import Column, ResultTable
+from eyespot.evaluate.results import FLOOR, Column, ResultTable
 from eyespot.evaluate.tasks import TASKS
 from eyespot.report.exhibits.labels import short_labels
 
@@ -38,7 +38,7 @@ class ColumnView:
         measure: metric and unit, e.g. "accuracy, %".
         better: "higher" or "lower".
         headline: whether it is among the columns to show first.
-        cells: one per model.
+        cells: one per model, and the floor's last.
     """
 
     task: str
@@ -75,7 +75,7 @@ class TableView:
     """A whole table.
 
     Attributes:
-        models: label -> name of each row.
+        models: label -> name of each row; the floor is the last, if there is one.
         headline: the columns to show first.
         tasks: everything, task by task.
         settings: how it was measured, beside data and options.
@@ -90,6 +90,7 @@ class TableView:
 def table_view(table: ResultTable) -> TableView:
     """Lays out a result table, cost last; a value that is missing, NaN or infinite gets no bar."""
     models = {label: name for name, label in short_labels(table.rows).items()}
+    models |= {FLOOR: FLOOR} if table.floor else {}
     columns = sorted(table.columns, key=lambda column: column.task == "cost")
     headline = tuple(_column(table, column) for column in columns if column.metric.headline)
     settings = {key: value for key, value in table.settings.items() if key not in ("data", "options")}
@@ -113,6 +114,7 @@ def _task(table: ResultTable, name: str) -> TaskView:
 def _column(table: ResultTable, column: Column) -> ColumnView:
     metric, best = column.metric, table.best(column)
     values = {model: row.get(column.key) for model, row in table.rows.items()}
+    values |= {FLOOR: table.floor.get(column.key)} if table.floor else {}
     longest = max((value for value in values.values() if value is not None and math.isfinite(value)), default=0.0)
     cells = tuple(Cell(metric.format(value), model in best, _share(value, longest)) for model, value in values.items())
     measure = f"{metric.name}, {metric.unit}" if metric.unit else metric.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eyespot.evaluate.results import ResultTable
@@ -35,7 +35,18 @@ def merge_tables(tables: Mapping[str, ResultTable]) -> ResultTable:
         else:
             rows |= {f"{name}: {row}": dict(part) for name, part in found.items()}
     settings = _merged({name: table.settings for name, table in tables.items()})
-    return ResultTable(list(columns.values()), rows, settings)
+    return ResultTable(
+        list(columns.values()), rows, settings, _common_floor([table.floor for table in tables.values()])
+    )
+
+
+def _common_floor(floors: Sequence[_Row]) -> dict[str, float | None]:
+    """The constant answers; none for a column where the tables' data have different ones."""
+    found: dict[str, float | None] = {}
+    for key in dict.fromkeys(key for floor in floors for key in floor):
+        values = [floor[key] for floor in floors if key in floor]
+        found[key] = values[0] if all(value == values[0] for value in values) else None
+    return found
 
 
 def differing(tables: Mapping[str, ResultTable]) -> list[str]:
