@@ -17,6 +17,7 @@ GROUND = (
     "lazy",
     "features",
     "files",
+    "contents",
     "locks",
     "outputs",
     "specs",

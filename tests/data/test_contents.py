@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from eyespot import contents
+from eyespot.contents import Place, file_contents
 from eyespot.data import open_source
 from eyespot.data.labelled.base import FileLabels, FilePictures
-from eyespot.data.sources import fingerprint
-from eyespot.data.sources.fingerprint import Place, contents_of, file_contents, full_fingerprint
+from eyespot.data.sources.fingerprint import contents_of, full_fingerprint
 from eyespot.data.sources.folders import FolderSource
 from eyespot.data.sources.shards import ShardSource
 
@@ -40,10 +41,10 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_changed_picture_is_another_though_name_size_and_time_are_the_same(pictures: Path) -> None:
     before = FolderSource(pictures)
-    names, contents, whole = before.fingerprint(), before.contents(), full_fingerprint(before)
+    names, first, whole = before.fingerprint(), before.contents(), full_fingerprint(before)
     paint(pictures / "b/1.bmp", 99, LONG_AGO)
     for source in (before, FolderSource(pictures)):  # also within one process, and for what is open already
-        changed = source.contents() != contents
+        changed = source.contents() != first
         assert [source.picture_name(index).rpartition("/")[2] for index in np.flatnonzero(changed)] == ["1.bmp"]
         assert source.fingerprint() == names and full_fingerprint(source) != whole
     paint(pictures / "b/1.bmp", 1)
@@ -58,8 +59,8 @@ def test_a_copy_or_a_touched_file_is_the_same(pictures: Path, tmp_path: Path) ->
 
 
 def test_large_sets_go_by_sizes_and_times(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprint, "READ_AT_MOST", 100)
-    monkeypatch.setattr(fingerprint, "_blocks", None)  # nothing is read
+    monkeypatch.setattr(contents, "READ_AT_MOST", 100)
+    monkeypatch.setattr(contents, "_blocks", None)  # nothing is read
     files = sorted(pictures.rglob("*.bmp"))
     before = file_contents(files)
     os.utime(files[2], ns=(LONG_AGO, LONG_AGO + 1))
@@ -67,11 +68,11 @@ def test_large_sets_go_by_sizes_and_times(pictures: Path, monkeypatch: pytest.Mo
 
 
 def test_what_was_read_is_remembered_until_the_file_changes(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprint, "SETTLED", -(10**18))  # the system's own time of change is now
+    monkeypatch.setattr(contents, "SETTLED", -(10**18))  # the system's own time of change is now
     file = pictures / "a/0.bmp"
     read: list[Path] = []
-    blocks = fingerprint._blocks
-    monkeypatch.setattr(fingerprint, "_blocks", lambda place: (read.append(file), blocks(place))[1])
+    blocks = contents._blocks
+    monkeypatch.setattr(contents, "_blocks", lambda place: (read.append(file), blocks(place))[1])
     first = [file_contents([file])[0] for _ in range(3)]
     assert len(set(first)) == len(read) == 1
     time.sleep(0.02)  # the clock of the disk
@@ -108,21 +109,21 @@ def shard(path: Path, pictures: list[int], labels: list[int]) -> ShardSource:
 
 def test_pictures_and_labels_in_shards(tmp_path: Path) -> None:
     before = shard(tmp_path / "0.tar", [1, 2, 3], [0, 1, 0])
-    fingerprints, contents = before.fingerprint(), before.contents()
+    names, first = before.fingerprint(), before.contents()
     for number, other in enumerate((shard(tmp_path / "1.tar", [1, 9, 3], [0, 1, 0]),
                                     shard(tmp_path / "2.tar", [1, 2, 3], [0, 0, 0]))):  # fmt: skip
-        assert other.fingerprint() == fingerprints, number
-        assert (other.contents() != contents).tolist() == [False, True, False]
+        assert other.fingerprint() == names, number
+        assert (other.contents() != first).tolist() == [False, True, False]
 
 
 def test_a_hub_set_of_files(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "kept")
     before = open_source(f"datasets/{pictures}")
-    contents = contents_of(before)
-    assert len(contents) == len(before) == 4
+    first = contents_of(before)
+    assert len(first) == len(before) == 4
     paint(pictures / "b/1.bmp", 99, LONG_AGO)  # its name, size and time are all that the library knows of it
-    changed = contents_of(before) != contents
+    changed = contents_of(before) != first
     assert [before.read(int(index)).getpixel((0, 0)) for index in np.flatnonzero(changed)] == [(99, 0, 0)]
 
 

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from eyespot import __version__
+from eyespot.contents import file_contents
 from eyespot.data.labelled.base import tensor_fingerprint
-from eyespot.data.sources.fingerprint import file_contents, full_fingerprint
+from eyespot.data.sources.fingerprint import full_fingerprint
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.files import UnreadableFileError, atomic_write_text, read_json, understood

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from eyespot.contents import FileState, file_contents
 from eyespot.data.sources.decode import decode_picture
-from eyespot.data.sources.fingerprint import FileState, file_contents, files_fingerprint
+from eyespot.data.sources.fingerprint import files_fingerprint
 
 LabelMaps = Sequence[Tensor] | Tensor  # one map [H, W] per picture; a tensor [N, H, W] if they are of one size
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyespot.contents import file_contents
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.labelled.samples import MultiTaskSample
 from eyespot.data.sources.decode import PictureError, decode_picture
-from eyespot.data.sources.fingerprint import file_contents, files_fingerprint
+from eyespot.data.sources.fingerprint import files_fingerprint
 from eyespot.dense_tasks import DenseTask
 
 MapReader = Callable[[], Tensor]

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eyespot.contents import file_contents
 from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, decode_picture
-from eyespot.data.sources.fingerprint import file_contents, fingerprint_of
+from eyespot.data.sources.fingerprint import fingerprint_of
 from eyespot.data.sources.strings import StringTable
 from eyespot.specs import nearest_names
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from eyespot.contents import file_contents
 from eyespot.data.sources.decode import MAX_PIXELS, PictureError, decode_picture
-from eyespot.data.sources.fingerprint import combined, file_contents, fingerprint_of
+from eyespot.data.sources.fingerprint import combined, fingerprint_of
 from eyespot.specs import nearest_names, read_options
 
 PREFIX = "datasets/"

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from eyespot.contents import Place, file_contents
 from eyespot.data.sources.decode import MAX_PIXELS, SUFFIXES, PictureError, decode_picture
-from eyespot.data.sources.fingerprint import Place, combined, file_contents, fingerprint_of
+from eyespot.data.sources.fingerprint import combined, fingerprint_of
 from eyespot.data.sources.strings import StringTable
 from eyespot.files import atomic_path
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyespot.data.sources.fingerprint import SETTLED
+from eyespot.contents import SETTLED
 from eyespot.distill.cache.config import CacheError
 from eyespot.distill.cache.shards import ShardHead, checksum, read_head
 from eyespot.files import atomic_path, read_json, understood
