@@ -205,7 +205,7 @@ class TimmEncoder(Encoder):
         self.check(images)
         self._refuse_unordered(taps, "timm")
         return self.model.forward_intermediates(  # type: ignore[operator]
-            (images - self.mean) / self.std, indices=list(taps), output_fmt="NCHW", intermediates_only=True
+            self.normalised(images), indices=list(taps), output_fmt="NCHW", intermediates_only=True
         )
 
     def no_weight_decay(self) -> set[str]:
