@@ -48,6 +48,8 @@ class Encoder(nn.Module, ABC):
         files: the files that hold its weights, where another runtime computes; none where torch does.
         code: hash of the code of one's own that built it; None if that is a library's. See `identity`.
         configuration: hash of the configuration file that it was built from; None if its name says it all.
+        made_up: in words, what is random in it although it was given weights: a new class head, or what they lack. Fine
+            for a model to train; see `frozen.load_frozen`.
         channels: the order in which its network wants them, "rgb" or "bgr"; pictures, mean and std are RGB always.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
@@ -71,6 +73,7 @@ class Encoder(nn.Module, ABC):
     files: Sequence[Path] = ()
     code: str | None = None
     configuration: str | None = None
+    made_up: tuple[str, ...] = ()
     channels: Channels = "rgb"
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
@@ -344,6 +347,11 @@ def checked_names(names: Sequence[str] | None, num_classes: int, model: str) -> 
     if names is not None and len(names) != num_classes:
         raise ValueError(f"{model} tells {num_classes} classes apart, but {len(names)} class names were given")
     return None if names is None else list(names)
+
+
+def new_head(num_classes: int) -> str:
+    """What `Encoder.made_up` says of a class head that is not trained yet."""
+    return f"a class head of {num_classes} outputs"
 
 
 def _fused_spec(spec: str) -> str:

@@ -114,6 +114,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     prefix, slash, rest = path.partition("/")
     if not slash or prefix not in SOURCES or not rest:
         raise ValueError(_unknown(spec, prefix))
+    from eyespot.encoders.weights import watched_loading  # here, since whoever only reads specs needs no torch
+
     source = SOURCES[prefix]
     options = {**read_options(query), **options}
     if weights is not None:
@@ -126,11 +128,13 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         _check_statistics(spec, options)
     given = {key: value for key, value in options.items() if key != "channels" or prefix == "python"}
     try:
-        encoder = source.create(rest, **given)
+        with watched_loading() as unfilled:
+            encoder = source.create(rest, **given)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{spec}: {error}") from error
+    encoder.made_up = (*encoder.made_up, *unfilled.names_in(encoder))
     if "channels" in options and prefix != "python":
         encoder.set_channels(options["channels"])
     if options.get("num_classes", 0) is None:

@@ -105,6 +105,9 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None, *,
     encoder = build_encoder(config)
     file = Path(weights) if weights else place / MODEL_FILE
     load_strictly(encoder.saved_part, read_weights(file), str(file))
+    for part in encoder.modules():
+        if isinstance(part, Encoder):
+            part.made_up = ()  # the file has it all
     encoder.name = f"run/{folder}"
     encoder.class_names = config["eyespot"].get("class_names")
     encoder.license = config["eyespot"].get("license")

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import Pictures
-from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.encoders.identity import stamp
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.randomness import torch_generator
@@ -187,5 +187,5 @@ def _summaries_of(
     folder: Path | None,
     files: object,
 ) -> Tensor:
-    encoder = load_encoder(reference) if isinstance(reference, str) else reference
+    encoder = load_frozen(reference) if isinstance(reference, str) else reference
     return FeatureBank(encoder, size, batch_size, folder=folder).summaries(data)
