@@ -57,7 +57,18 @@ def test_a_processor_that_does_not_normalise(tmp_path):
     [
         ({"do_rescale": False}, "scales pictures by 1.0"),
         ({"rescale_factor": 1 / 127.5}, "and not by 1/255"),
-        ({"image_processor_type": "MobileViTImageProcessor"}, "more than normalise: do_flip_channel_order"),
+        ({"image_processor_type": "ViTImageProcessor", "do_convert_grayscale": True}, "do_convert_grayscale"),
+        ({"image_processor_type": "FlavaImageProcessor", "do_map_pixels": True}, "do_map_pixels"),
+        ({"image_processor_type": "SuperPointImageProcessor", "do_grayscale": True}, "do_grayscale"),
+        (
+            {
+                "image_processor_type": "LayoutLMv2ImageProcessor",
+                "apply_ocr": False,
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+            },
+            "which its mean and std do not",
+        ),
         ({"image_processor_type": "EfficientNetImageProcessor"}, "more than normalise: include_top"),
         ({"image_processor_type": "NoSuchProcessor"}, "cannot be read"),
         ({"image_mean": [0.5, 0.5]}, "three numbers"),

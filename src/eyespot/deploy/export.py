@@ -22,7 +22,8 @@ from eyespot.deploy.formats.int8 import first_layers
 from eyespot.deploy.graph import Graph, exportable, trace
 from eyespot.deploy.sensitivity import Layer, fallback, rank_layers
 from eyespot.deploy.task_check import TASKS_OF_CHECK, TaskCheck, task_check
-from eyespot.encoders import SOURCES, Encoder, load_encoder
+from eyespot.encoders import SOURCES, Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.encoders.runtimes.exported import FileEncoder
 from eyespot.outputs import FolderKind, read_facts
 from eyespot.specs import suggestion
@@ -147,7 +148,7 @@ def export(
     """
     kind = find_format(format)
     EXPORT_FOLDER.check_replaceable(output)
-    encoder = load_encoder(model) if isinstance(model, str) else model
+    encoder = load_frozen(model) if isinstance(model, str) else model
     size = _size(encoder, image_size)
     count = None if batch == "dynamic" else int(batch)
     if (size is None or count is None) and not kind.open_sizes:

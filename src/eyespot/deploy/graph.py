@@ -148,6 +148,7 @@ def _facts(
             "meaning": "RGB in [0, 1], [batch, 3, height, width]; normalisation is inside",
             "mean": encoder.mean.flatten().tolist(),
             "std": encoder.std.flatten().tolist(),
+            **({} if encoder.channels == "rgb" else {"channels": f"turned to {encoder.channels} inside"}),
         },
         "outputs": dict(zip(module.names, shapes, strict=True)),
         "stride": encoder.stride,

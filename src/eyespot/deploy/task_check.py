@@ -15,8 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.evaluate import ToyboxConfig, evaluate
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Metric
@@ -142,7 +142,7 @@ def task_check(
         ValueError: `size` is another one than the file takes, the original does not take the file's size, or a task
             returned no value. See also `evaluate`.
     """
-    original, exported = (load_encoder(model) if isinstance(model, str) else model for model in (before, after))
+    original, exported = (load_frozen(model) if isinstance(model, str) else model for model in (before, after))
     common = _common_size(original, exported, size)
     models = {"before": original, "after": exported}
     table = evaluate(models, tasks, data, common, limit, seed, options, progress=progress, folder=folder, floor=False)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
+from eyespot.encoders.frozen import load_teacher_model
 from eyespot.encoders.naming import short_names
 from eyespot.features import Features
 from eyespot.pictures import as_unit_floats, resize_pictures
@@ -71,4 +72,6 @@ class Committee(nn.Module):
 def load_committee(specs: Iterable[str], max_grid: int | None = None) -> Committee:
     """Loads teachers by spec, under short unique names."""
     specs = list(specs)
-    return Committee({name: load_encoder(spec) for name, spec in zip(short_names(specs), specs, strict=True)}, max_grid)
+    return Committee(
+        {name: load_teacher_model(spec) for name, spec in zip(short_names(specs), specs, strict=True)}, max_grid
+    )

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,9 @@ class Encoder(nn.Module, ABC):
         files: the files that hold its weights, where another runtime computes; none where torch does.
         code: hash of the code of one's own that built it; None if that is a library's. See `identity`.
         configuration: hash of the configuration file that it was built from; None if its name says it all.
-        channels: the order in which its network wants them, "rgb" or "bgr"; pictures are RGB always.
+        made_up: in words, what is random in it although it was given weights: a new class head, or what they lack. Fine
+            for a model to train; see `frozen.load_frozen`.
+        channels: the order in which its network wants them, "rgb" or "bgr"; pictures, mean and std are RGB always.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -71,6 +73,7 @@ class Encoder(nn.Module, ABC):
     files: Sequence[Path] = ()
     code: str | None = None
     configuration: str | None = None
+    made_up: tuple[str, ...] = ()
     channels: Channels = "rgb"
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
@@ -96,7 +99,24 @@ class Encoder(nn.Module, ABC):
         """
         self.check(images)
         with attention_for(images, self.stride):
-            return self._encode((images - self.mean).div_(self.std))
+            return self._encode(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W], RGB in [0, 1], as the network wants them: its statistics, its order of channels."""
+        images = (images - self.mean).div_(self.std)
+        return images if self.channels == "rgb" else images.flip(1)
+
+    def set_channels(self, channels: str) -> None:
+        """Sets `channels`, of the encoders inside as well.
+
+        Raises:
+            ValueError: neither "rgb" nor "bgr".
+        """
+        if channels not in get_args(Channels):
+            raise ValueError(f"{self.name}: channels is rgb or bgr, not {channels!r}")
+        for part in self.modules():
+            if isinstance(part, Encoder):
+                part.channels = channels  # type: ignore[assignment]
 
     @abstractmethod
     def _encode(self, images: Tensor) -> Features:
@@ -153,6 +173,8 @@ class Encoder(nn.Module, ABC):
             "patch_dim": self.patch_dim,
             "stride": self.stride,
         }
+        if self.channels != "rgb":
+            section["channels"] = self.channels
         if self.num_classes:
             section |= {"num_classes": self.num_classes, "class_names": self.class_names, "head": "own"}
         return {"eyespot": section}
@@ -325,6 +347,11 @@ def checked_names(names: Sequence[str] | None, num_classes: int, model: str) -> 
     if names is not None and len(names) != num_classes:
         raise ValueError(f"{model} tells {num_classes} classes apart, but {len(names)} class names were given")
     return None if names is None else list(names)
+
+
+def new_head(num_classes: int) -> str:
+    """What `Encoder.made_up` says of a class head that is not trained yet."""
+    return f"a class head of {num_classes} outputs"
 
 
 def _fused_spec(spec: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eyespot.encoders.base import Encoder, checked_names
+from eyespot.encoders.base import Encoder, checked_names, new_head
 from eyespot.encoders.kinds import build_encoder, config_of, is_built_by_its_spec
 from eyespot.features import Features
 
@@ -37,6 +37,8 @@ class HeadedEncoder(Encoder):
         self.num_classes = num_classes
         self.class_names = checked_names(class_names, num_classes, encoder.name)
         self.name, self.license, self.origin = encoder.name, encoder.license, encoder.origin
+        self.channels = encoder.channels
+        self.made_up = (*encoder.made_up, new_head(num_classes))
         self.summary_dim, self.patch_dim, self.stride = encoder.summary_dim, encoder.patch_dim, encoder.stride
         self.native_size, self.default_size = encoder.native_size, encoder.default_size
         self.lineage, self.adapters = encoder.lineage, encoder.adapters

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from eyespot.contents import file_contents
 from eyespot.encoders.base import Encoder
 from eyespot.encoders.code import CodeFile, code_of_types, own_sources
 from eyespot.specs import read_options
@@ -70,16 +71,22 @@ def configuration_hash(config: Mapping[str, Any]) -> str:
     return _hash_of([json.dumps({key: config[key] for key in config.keys() - _SAYS_NOTHING}, sort_keys=True)])
 
 
-def stamp(*specs: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of the local files that specs name, for what is kept in a process by its spec.
+def files_of(*specs: str) -> list[Path]:
+    """Local files that specs name.
 
-    A folder stands for all that is in it, a file of Python also for the code that it imports.
+    A folder stands for all that is in it, a file also for those beside it whose names begin with its own
+    (model.onnx_data), and one of Python for the code that it imports.
     """
     places = [place for spec in specs for place in _places_in(spec)]
-    files = [file for place in places if place.exists() for file in _files_in(place)]
+    files = [file for place in places if place.exists() for file in _files_at(place)]
     code = [source.file for file in files if file.suffix == ".py" for source in own_sources([CodeFile("", file, None)])]
-    stats = [(file, file.stat()) for file in sorted({*files, *code})]
-    return tuple((str(file), about.st_size, about.st_mtime_ns) for file, about in stats)
+    return sorted({*files, *code})
+
+
+def stamp(*specs: str) -> tuple[tuple[str, int], ...]:
+    """Local files that specs name, and what is in them: the key of what is kept in a process by its spec."""
+    files = [str(file) for file in files_of(*specs)]
+    return tuple(zip(files, file_contents(files).tolist(), strict=True))
 
 
 def _places_in(spec: str) -> list[Path]:
@@ -98,6 +105,12 @@ def _encoders_in(encoder: Encoder) -> Iterator[Encoder]:
 def _files_in(place: Path) -> list[Path]:
     """The file, or all files of a format that is a folder."""
     return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+
+
+def _files_at(place: Path) -> list[Path]:
+    if place.is_dir():
+        return _files_in(place)
+    return [file for file in place.parent.iterdir() if file.name.startswith(place.name) and file.is_file()]
 
 
 def _hash_of(texts: list[str]) -> str:

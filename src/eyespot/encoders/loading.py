@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -90,6 +90,9 @@ _SOURCES = (
 SOURCES = {source.form.partition("/")[0]: source for source in _SOURCES}
 
 
+_MEANS = ((0.485, 0.456, 0.406), (0.48145466, 0.4578275, 0.40821073))  # ImageNet's and OpenAI's
+
+
 def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -> Encoder:
     """Loads any model as an `Encoder`, in eval mode.
 
@@ -99,7 +102,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
             "onnx/a.onnx" or "onnx//data/a.onnx".
         weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly. In a spec it is one of
             the options: "eupe/vitt16?weights=EUPE-ViT-T.pt".
-        options: the same options as keywords; see the source's class for which there are.
+        options: the same options as keywords; see the source's class for which there are. For all but python/,
+            `channels`: "rgb" or "bgr", the order in which the network wants them. Pictures, mean and std are RGB.
 
     Raises:
         ValueError: an unknown prefix or option, or weights that do not fit.
@@ -110,6 +114,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     prefix, slash, rest = path.partition("/")
     if not slash or prefix not in SOURCES or not rest:
         raise ValueError(_unknown(spec, prefix))
+    from eyespot.encoders.weights import watched_loading  # here, since whoever only reads specs needs no torch
+
     source = SOURCES[prefix]
     options = {**read_options(query), **options}
     if weights is not None:
@@ -118,10 +124,12 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         raise ValueError(f"{spec}: a comma separates values; in the name of a file it is written %2C")
     if "weights" in options and not source.takes_weights:
         raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
-    if prefix != "python" and ("mean" in options) != ("std" in options):
-        raise ValueError(f"{spec}: state mean= and std= together")
+    if prefix != "python":
+        _check_statistics(spec, options)
+    given = {key: value for key, value in options.items() if key != "channels" or prefix == "python"}
     try:
-        encoder = source.create(rest, **options)
+        with watched_loading() as unfilled:
+            encoder = source.create(rest, **given)
     except TypeError as error:
         if prefix == "python" and "unexpected keyword argument" not in str(error):
             raise  # a fault in somebody's own code, not in the spec
@@ -134,11 +142,29 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         if type(error) not in (ValueError, RuntimeError) or rest in str(error):
             raise
         raise type(error)(f"{spec}: {error}") from error
+    encoder.made_up = (*encoder.made_up, *unfilled.names_in(encoder))
+    if "channels" in options and prefix != "python":
+        encoder.set_channels(options["channels"])
     if options.get("num_classes", 0) is None:
         options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
     if options:
         encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
     return encoder.eval()
+
+
+def _check_statistics(spec: str, options: Mapping[str, Any]) -> None:
+    if ("mean" in options) != ("std" in options):
+        raise ValueError(f"{spec}: state mean= and std= together")
+    mean = options.get("mean")
+    turned = isinstance(mean, Sequence) and any(
+        len(mean) == 3 and all(abs(a - b) < 1e-3 for a, b in zip(mean, known[::-1], strict=True)) for known in _MEANS
+    )
+    if turned and isinstance(mean, Sequence):
+        raise ValueError(
+            f"{spec}: this mean is a known one in the order blue, green, red. Means and stds are stated for red, "
+            f"green, blue (mean={','.join(f'{value:g}' for value in mean[::-1])}), and that a network wants BGR by "
+            "channels=bgr"
+        )
 
 
 def _unknown(spec: str, prefix: str) -> str:

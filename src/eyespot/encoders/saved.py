@@ -123,6 +123,9 @@ def load_saved_encoder(folder: str | Path, weights: str | Path | None = None, *,
         _take_facts(encoder, config["eyespot"])
     file = Path(weights) if weights else place / MODEL_FILE
     load_strictly(encoder.saved_part, read_weights(file), str(file))
+    for part in encoder.modules():
+        if isinstance(part, Encoder):
+            part.made_up = ()  # the file has it all
     encoder.name = f"run/{folder}"
     if (place / ADAPTER_FILE).is_file():
         encoder.adapters = read_weights(place / ADAPTER_FILE)

@@ -65,7 +65,7 @@ class ShuffleNetEncoder(Encoder):
         self.check(images)
         if any(tap not in range(len(STAGES)) for tap in taps):
             raise ValueError(f"{self.name} has taps 0 to {len(STAGES) - 1}, got {list(taps)}")
-        maps = self._stages((images - self.mean) / self.std)
+        maps = self._stages(self.normalised(images))
         return [maps[tap] for tap in taps]
 
     def run_time_form(self) -> ShuffleNetEncoder:

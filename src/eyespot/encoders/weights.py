@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -57,3 +59,41 @@ def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
 def listed(problems: Sequence[str], most: int = 6) -> str:
     """The first problems, and how many more there are."""
     return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+
+
+class UnfilledWeights:
+    """Parameters that no state dict had, of modules that one was loaded into."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Tensor] = {}  # the tensors too, since Python gives numbers of what is gone to others
+
+    def note(self, module: nn.Module, missing: Collection[str]) -> None:
+        """Takes down what a state dict has and what it lacks."""
+        weights = dict(module.named_parameters(remove_duplicate=False))
+        lacking = set(missing)
+        self._known |= {id(value): value for name, value in weights.items() if name in lacking}
+        for name, value in weights.items():
+            if name not in lacking:
+                self._known.pop(id(value), None)
+
+    def names_in(self, module: nn.Module) -> list[str]:
+        """Which parameters of a module are among them."""
+        return [name for name, value in module.named_parameters() if id(value) in self._known]
+
+
+@contextmanager
+def watched_loading() -> Iterator[UnfilledWeights]:
+    """Sees what state dicts lack, whoever loads them: libraries and repositories do with `strict=False`, in silence."""
+    unfilled = UnfilledWeights()
+    load = nn.Module.load_state_dict
+
+    def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = load(module, *args, **kwargs)
+        unfilled.note(module, result.missing_keys if result is not None else ())
+        return result
+
+    nn.Module.load_state_dict = watched  # type: ignore[method-assign,assignment]
+    try:
+        yield unfilled
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]

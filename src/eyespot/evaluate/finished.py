@@ -14,13 +14,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from eyespot import __version__
-from eyespot.contents import file_contents
 from eyespot.data.labelled.base import tensor_fingerprint
 from eyespot.data.sources.fingerprint import full_fingerprint
 from eyespot.encoders.base import Encoder
-from eyespot.encoders.identity import identity
+from eyespot.encoders.identity import identity, stamp
 from eyespot.files import UnreadableFileError, atomic_write_text, read_json, understood
-from eyespot.specs import read_options
 
 Scores = Mapping[str, float | None]
 _SCORES = TypeAdapter(dict[str, int | float | None])
@@ -138,27 +136,17 @@ def _short(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
-def files_named(setting: Any) -> list[tuple[str, int]]:
+def files_named(setting: Any) -> tuple[tuple[str, int], ...]:
     """Local files that a setting names, as paths or specs (texts, names, reference models), and what is in them."""
+    return stamp(*_texts_in(setting))
+
+
+def _texts_in(setting: Any) -> list[str]:
     if isinstance(setting, Mapping):
         setting = list(setting.values())
     if isinstance(setting, list | tuple):
-        return [found for value in setting for found in files_named(value)]
-    if not isinstance(setting, str):
-        return []
-    spec, _, query = setting.partition("?")
-    options = [value for value in read_options(query).values() if isinstance(value, str)]
-    below = spec.partition("/")[2]
-    places = [Path(text) for text in (spec, below, below.rpartition(":")[0], *options) if text]
-    files = [str(file) for place in places for file in _files_at(place)]
-    return list(zip(files, file_contents(files).tolist(), strict=True))
-
-
-def _files_at(place: Path) -> list[Path]:
-    """A file with those beside it that belong to it by name (model.onnx_data, say), or all files of a folder."""
-    if place.is_file():
-        return sorted(file for file in place.parent.iterdir() if file.name.startswith(place.name) and file.is_file())
-    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else []
+        return [text for value in setting for text in _texts_in(value)]
+    return [setting] if isinstance(setting, str) else []
 
 
 def fingerprint(data: Any) -> Any:

@@ -253,10 +253,11 @@ def named_models(models: Sequence[str | Encoder] | Mapping[str, str | Encoder]) 
 def loaded(model: str | Encoder, with_head: bool = False) -> Encoder:
     """The encoder, or the one that a spec names, with its class head or without."""
     from eyespot.encoders import load_classifier, load_encoder
+    from eyespot.encoders.frozen import load_frozen
 
     if not isinstance(model, str):
         return model
-    return load_classifier(model) if with_head else load_encoder(model)
+    return load_frozen(model, load_classifier if with_head else load_encoder)
 
 
 def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from eyespot.distill.classes.methods import method_class
 from eyespot.distill.classes.mixing import mixes
 from eyespot.distill.warm_start import new_encoder
 from eyespot.encoders import Encoder, load_classifier, load_encoder
+from eyespot.encoders.frozen import load_teacher_model
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.naming import model_name, short_names
 from eyespot.evaluate import ResultTable, evaluate
@@ -195,12 +196,12 @@ def load_teacher(config: ClassifierConfig) -> Encoder | None:
     """The teacher: with its class head if any method listens to logits.
 
     Raises:
-        ValueError: the teacher has no class head; says how to give it one.
+        ValueError: the teacher has no class head, or one that its weights do not bring; says how to give it one.
     """
     if config.teacher is None:
         return None
     listens = any(method_class(name).teacher_logits for name in config.student.method)
-    return (load_classifier if listens else load_encoder)(config.teacher)
+    return load_teacher_model(config.teacher, load_classifier if listens else load_encoder)
 
 
 def refuse_other_classes(test: str, outputs: Outputs, teacher: Encoder | None) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from eyespot.deploy.benchmark.runtimes import Runtime
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.encoders.runtimes.exported import FileEncoder, Session
 from eyespot.encoders.runtimes.openvino import import_openvino
 
@@ -44,7 +45,7 @@ def seeded_encoder(spec: str) -> Encoder:
     """The model; if it has random weights, the same ones in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return load_encoder(spec)
+        return load_frozen(spec)
 
 
 def import_library(runtime: Runtime) -> None:

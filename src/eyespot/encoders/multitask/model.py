@@ -83,7 +83,7 @@ class MultiTaskEncoder(Encoder):
         super().__init__(cfg["mean"], cfg["std"])
         if router not in ("mor", "sum"):
             raise ValueError(f"a router is 'mor' or 'sum', not {router!r}")
-        self.name, self.license, self.origin = stem.name, stem.license, stem.origin
+        self.name, self.license, self.origin, self.channels = stem.name, stem.license, stem.origin, stem.channels
         self.lineage = stem.lineage
         self.summary_dim = self.patch_dim = stem.patch_dim
         self.stride, self.native_size, self.default_size = stem.stride, stem.native_size, stem.default_size
@@ -124,7 +124,7 @@ class MultiTaskEncoder(Encoder):
         """
         self.check(images)
         with attention_for(images, self.stride):
-            return self._look((images - self.mean).div_(self.std), self.active)
+            return self._look(self.normalised(images), self.active)
 
     def mixed(self, levels: Levels, task: str) -> list[Tensor]:
         """What the head of a task gets: [B, D, h, w] for each level.

@@ -31,7 +31,7 @@ class PathEncoder(Encoder):
         self.model = model.trimmed(() if path == STEM else (path,), ())
         self.path = path
         self.to(model.device)
-        self.name, self.license, self.lineage = model.name, model.license, model.lineage
+        self.name, self.license, self.lineage, self.channels = model.name, model.license, model.lineage, model.channels
         self.summary_dim, self.patch_dim, self.stride = model.summary_dim, model.patch_dim, model.stride
         self.native_size, self.default_size = model.native_size, model.default_size
         self.level_taps = () if path == STEM else self.model.levels
@@ -59,7 +59,7 @@ class PathEncoder(Encoder):
             raise ValueError(f"{self.name}: the path shows itself behind blocks {shown} only, not {list(taps)}")
         self.check(images)
         with attention_for(images, self.stride):
-            maps = self._maps((images - self.mean) / self.std)
+            maps = self._maps(self.normalised(images))
         return [maps[levels.index(tap)] for tap in taps]
 
     def size_error(self, height: int, width: int) -> str | None:

@@ -22,6 +22,7 @@ from eyespot.encoders.sources.hf_files import (
     STATE_IT,
     ModelFolder,
     find_folder,
+    read_channels,
     read_config,
     read_license,
     read_preprocessing,
@@ -153,7 +154,7 @@ class HfEncoder(Encoder):
         NotImplementedError: the model shows no inner layers.
         """
         self.check(images)
-        output = self._run((images - self.mean) / self.std, output_hidden_states=True)
+        output = self._run(self.normalised(images), output_hidden_states=True)
         states = (output.get("hidden_states") or ())[1:]  # before them comes the input of the first block
         if not states:
             return super().intermediates(images, taps)
@@ -246,6 +247,9 @@ def create_transformers_encoder(
                 f"{name}: no preprocessor_config.json states how pictures are normalised; bring it, or {STATE_IT}"
             )
         mean, std, size = preprocessing.mean, preprocessing.std, preprocessing.size
+        channels = preprocessing.channels
+    else:
+        channels = read_channels(folder.path)
     if weights is not None:
         model = tower.load(read_weights(weights), weights)
     elif pretrained:
@@ -254,7 +258,9 @@ def create_transformers_encoder(
         license = license or read_license(folder.path)
     else:
         model = tower.build()
-    return HfEncoder(model, tower, name, mean, std, size, license)
+    encoder = HfEncoder(model, tower, name, mean, std, size, license)
+    encoder.set_channels(channels)
+    return encoder
 
 
 def _read_transformers_config(folder: Path, name: str) -> Any:

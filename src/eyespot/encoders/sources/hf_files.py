@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from eyespot.encoders.base import Channels
 from eyespot.files import read_text
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-STATE_IT = "state mean=R,G,B and std=R,G,B for pictures in [0, 1]"
-_MORE_THAN_NORMALISING = ("do_flip_channel_order", "rescale_offset", "include_top")
+STATE_IT = "state mean=R,G,B and std=R,G,B for pictures in [0, 1], and channels=bgr if the model wants BGR"
+_MORE_THAN_NORMALISING = (
+    "rescale_offset",  # EfficientNet
+    "include_top",  # EfficientNet: divides by the std once more
+    "offset",  # ViViT
+    "do_grayscale",  # SuperPoint, LightGlue
+    "do_convert_grayscale",
+    "do_color_quantize",  # ImageGPT
+    "do_map_pixels",  # FLAVA's code book
+)
 _DESCRIPTIONS = [CONFIG_FILE, *_PROCESSOR_FILES, "open_clip_config.json", "README.md"]
 _SAFETENSORS = [MODEL_FILE, "model.safetensors.index.json", "model-*-of-*.safetensors", "adapters.safetensors"]
 _PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
@@ -148,11 +159,13 @@ class Preprocessing:
     Attributes:
         mean, std: normalisation per channel.
         size: (height, width) in pixels, None if the processor does not say.
+        channels: the order in which the model gets them.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int] | None
+    channels: Channels
 
 
 def read_preprocessing(folder: Path) -> Preprocessing | None:
@@ -164,12 +177,10 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
     Raises:
         ValueError: the processor is unknown, or does what `(x - mean) / std` cannot express.
     """
-    from transformers import AutoImageProcessor
-
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+    if not _states_preprocessing(folder):
         return None
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        processor = _processor_of(folder)
     except Exception as error:
         raise ValueError(f"the image processor in {folder} cannot be read ({error}); {STATE_IT}") from error
     scale = getattr(processor, "rescale_factor", None) if getattr(processor, "do_rescale", True) else 1.0
@@ -178,12 +189,71 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
     more = [name for name in _MORE_THAN_NORMALISING if getattr(processor, name, False)]
     if more:
         raise ValueError(f"the image processor in {folder} does more than normalise: {', '.join(more)}; {STATE_IT}")
-    if not getattr(processor, "do_normalize", True):
-        return Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), _size(processor))
-    mean, std = processor.image_mean, processor.image_std
+    channels: Channels = "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb"
+    mean: Any = (0.0, 0.0, 0.0)
+    std: Any = (1.0, 1.0, 1.0)
+    if getattr(processor, "do_normalize", True):
+        mean, std = processor.image_mean, processor.image_std
     if not isinstance(mean, (list, tuple)) or not isinstance(std, (list, tuple)):
         raise ValueError(f"the image processor in {folder} states no mean and std per channel; {STATE_IT}")
-    return Preprocessing(tuple(mean), tuple(std), _size(processor))
+    stated = Preprocessing(tuple(mean), tuple(std), _size(processor), channels)
+    _refuse_other_colours(processor, stated, folder)
+    return stated
+
+
+def read_channels(folder: Path) -> Channels:
+    """The order of channels that the folder's processor makes, for whoever states mean and std otherwise."""
+    if not _states_preprocessing(folder):
+        return "rgb"
+    try:
+        flips = getattr(_processor_of(folder), "do_flip_channel_order", False)
+    except Exception:  # a processor that transformers does not know may still say it
+        flips = any(_says_flip(folder / name) for name in _PROCESSOR_FILES)
+    return "bgr" if flips else "rgb"
+
+
+def _states_preprocessing(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _PROCESSOR_FILES)
+
+
+def _processor_of(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _says_flip(file: Path) -> bool:
+    try:
+        stated = json.loads(read_text(file)) if file.is_file() else {}
+        return bool({**stated, **stated.get("image_processor", {})}.get("do_flip_channel_order", False))
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def _refuse_other_colours(processor: Any, stated: Preprocessing, folder: Path) -> None:
+    """Shows the processor two pictures of one colour each, for what it does without a field that we know.
+
+    A processor that gives no picture [3, H, W] (flattened patches, several crops) is believed.
+
+    Raises:
+        ValueError: the model would get other colours than by our reading.
+    """
+    for colour in ((200, 60, 20), (10, 120, 240)):
+        picture = np.full((256, 256, 3), colour, np.uint8)
+        try:
+            given = processor(images=picture, return_tensors="np")["pixel_values"]
+        except Exception:
+            return
+        if np.ndim(given) != 4 or np.shape(given)[:2] != (1, 3):
+            return
+        wanted = (np.array(colour) / 255 - np.array(stated.mean)) / np.array(stated.std)
+        wanted = wanted if stated.channels == "rgb" else wanted[::-1]
+        found = given[0, :, given.shape[2] // 2, given.shape[3] // 2]
+        if not np.allclose(found, wanted, rtol=0.02, atol=0.02):
+            raise ValueError(
+                f"the image processor in {folder} makes {np.round(found, 3).tolist()} of the colour {colour}, which "
+                f"its mean and std do not; {STATE_IT}"
+            )
 
 
 def _size(processor: Any) -> tuple[int, int] | None:

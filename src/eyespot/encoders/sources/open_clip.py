@@ -73,9 +73,7 @@ class OpenClipEncoder(Encoder):
         """See `Encoder.intermediates`; `taps` as open_clip counts: blocks, or stem and four stages; ascending."""
         self.check(images)
         self._refuse_unordered(taps, "open_clip")
-        found = self.tower.forward_intermediates(
-            (images - self.mean) / self.std, indices=list(taps), intermediates_only=True
-        )
+        found = self.tower.forward_intermediates(self.normalised(images), indices=list(taps), intermediates_only=True)
         return found["image_intermediates"]
 
     def no_weight_decay(self) -> set[str]:
@@ -189,6 +187,7 @@ def create_open_clip_encoder(
         encoder = OpenClipTimmEncoder(tower, *statistics, embed_dim=model.config["embed_dim"], **facts)
     else:
         encoder = OpenClipEncoder(tower, *statistics, **facts)
+    encoder.set_channels(model.channels)
     if model.is_place:
         encoder.configuration = configuration_hash(model.config)
     return encoder

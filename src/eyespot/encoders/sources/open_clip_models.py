@@ -127,6 +127,20 @@ class OpenClipModel:
             )
         return known.pop() if len(known) == 1 else usual
 
+    @property
+    def channels(self) -> str:
+        """The order of channels that the preprocessing of all its weights states, "rgb" or "bgr".
+
+        Raises:
+            ValueError: a mode of colours that is neither, or one that depends on the weights.
+        """
+        modes = {str(entry.get("mode", "RGB")).lower() for entry in self.preprocess} or {"rgb"}
+        if len(modes) > 1 or not modes <= {"rgb", "bgr"}:
+            raise ValueError(
+                f"open_clip/{self.spec}: its pictures are {', '.join(sorted(modes))}; RGB or BGR is wanted"
+            )
+        return modes.pop()
+
     def stated_license(self) -> str | None:
         """The licence that the model card beside the released weights states; None if there is no card to be had."""
         if self.name.startswith(_FOLDER):

@@ -14,7 +14,7 @@ import torch
 from timm.models import get_model_input_config
 from torch import Tensor, nn
 
-from eyespot.encoders.base import Encoder, checked_names
+from eyespot.encoders.base import Encoder, checked_names, new_head
 from eyespot.encoders.forms.fusing import fuse, merge_branches
 from eyespot.encoders.identity import configuration_hash
 from eyespot.encoders.licenses import timm_license
@@ -184,6 +184,8 @@ class TimmEncoder(Encoder):
         Raises:
             ValueError: timm gives this model no classifier, or names of another number.
         """
+        if num_classes and num_classes != num_classes_of(self.model):
+            self.made_up = (*self.made_up, new_head(num_classes))
         set_classes(self.model, num_classes, self.name)
         self.num_classes = num_classes
         self.class_names = checked_names(class_names, num_classes, self.name)
@@ -205,7 +207,7 @@ class TimmEncoder(Encoder):
         self.check(images)
         self._refuse_unordered(taps, "timm")
         return self.model.forward_intermediates(  # type: ignore[operator]
-            (images - self.mean) / self.std, indices=list(taps), output_fmt="NCHW", intermediates_only=True
+            self.normalised(images), indices=list(taps), output_fmt="NCHW", intermediates_only=True
         )
 
     def no_weight_decay(self) -> set[str]:
@@ -326,12 +328,15 @@ def create_timm_encoder(
     else:
         classes = {} if num_classes is None else {"num_classes": num_classes}
         model = timm.create_model(name, pretrained_cfg=pretrained_cfg, **classes, **model_args)
-    released = num_classes_of(model) if pretrained and weights is None else 0
+    brought = num_classes_of(model)
+    released = brought if pretrained and weights is None else 0
     if num_classes is not None:
         set_classes(model, num_classes, f"timm/{name}")
     model, model_args = form.apply(model, f"timm/{name}"), {**model_args, **form.args}
     headed = num_classes != 0
     encoder = TimmEncoder(model, architecture, model_args, f"timm/{name}", license, channels_last, headed)
+    if (pretrained or weights is not None) and num_classes not in (None, 0, brought):
+        encoder.made_up = (new_head(num_classes),)
     if name.startswith("local-dir:"):
         encoder.configuration = configuration_hash({"architecture": architecture, "model_args": saved_args})
     if headed and encoder.num_classes == released:

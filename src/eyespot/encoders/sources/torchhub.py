@@ -103,7 +103,7 @@ class TorchHubEncoder(Encoder):
         self.check(images)
         self._refuse_unordered(taps, "the model")
         look: Any = self.model.get_intermediate_layers
-        return list(look((images - self.mean) / self.std, n=list(taps), reshape=True, norm=False))
+        return list(look(self.normalised(images), n=list(taps), reshape=True, norm=False))
 
 
 class TorchHubTimmEncoder(Encoder):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyespot.data.labelled.base import Pictures
-from eyespot.encoders import load_encoder
 from eyespot.encoders.base import Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import files_named, fingerprint
 from eyespot.randomness import torch_generator
@@ -188,6 +188,5 @@ def _summaries_of(
     folder: Path | None,
     _: tuple[Any, ...],
 ) -> Tensor:
-    """The last argument says what is in the files of pictures and reference: as long as that is the same, they are."""
-    encoder = load_encoder(reference) if isinstance(reference, str) else reference
+from eyespot.encoders.frozen import load_frozen
     return FeatureBank(encoder, size, batch_size, folder=folder).summaries(data)

@@ -105,7 +105,7 @@ def _captions(data: RetrievalData, text: str | TextTower, templates: str | Seque
     captions = tuple(caption for of_picture in data.captions for caption in of_picture)
     if not isinstance(text, str):
         return _embedded(text, wording, captions)
-    return _embedded_by_spec(text, wording, captions, tuple(files_named([text, wording])))
+    return _embedded_by_spec(text, wording, captions, files_named([text, wording]))
 
 
 @lru_cache(maxsize=2)  # the rows of a table share one text

@@ -149,7 +149,7 @@ def _class_text(
     """Which of the classes can be told by name, and their embeddings."""
     wording = (templates,) if isinstance(templates, str) else tuple(templates)
     if isinstance(text, str):
-        known, embeddings = _loaded(text, names, wording, classes, tuple(files_named([text, names, wording])))
+        known, embeddings = _loaded(text, names, wording, classes, files_named([text, names, wording]))
     else:
         known, embeddings = _embedded(text, wording, classes)
     if len(known) < 2:

@@ -25,7 +25,8 @@ from eyespot.distill.committee import Committee, load_committee
 from eyespot.distill.features.feature_distillation import FeatureDistillation
 from eyespot.distill.features.losses import FeatureLoss
 from eyespot.distill.warm_start import new_encoder
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
+from eyespot.encoders.frozen import load_teacher_model
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.naming import model_name, short_names
 from eyespot.engine.strategy import whole
@@ -68,7 +69,7 @@ def distill(config: EupeConfig, output: str | Path, measure: Measure | None = No
         untrained = {"student": new_encoder(config.proxy, config.seed, "proxy")}
         proxy = _teach(run, stages[STAGE_1], untrained, experts)["student"]
     elif config.proxy is not None:
-        proxy = load_encoder(config.proxy)
+        proxy = load_teacher_model(config.proxy)
 
     # Stage 2, scaling down at one resolution: the proxy alone teaches the students. Without a proxy, the experts do.
     committee = Committee({"proxy": proxy}) if proxy else experts

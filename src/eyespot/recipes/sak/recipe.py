@@ -38,7 +38,8 @@ from eyespot.data.labelled.samples import MultiTaskData
 from eyespot.data.loading.batch_loader import BatchLoader
 from eyespot.data.loading.maps import MultiTaskLoader
 from eyespot.data.sets.opening import open_multitask
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
+from eyespot.encoders.frozen import load_teacher_model
 from eyespot.encoders.lineage import lineage
 from eyespot.encoders.multitask import MultiTaskEncoder
 from eyespot.encoders.naming import model_name, short_names
@@ -81,7 +82,7 @@ def distill(config: SakConfig, output: str | Path, measure: Measure | None = Non
     if not len(shown):
         raise ValueError(f"{config.labelled.source} has no validation picture: students are measured on these")
     names = short_names(config.teachers)
-    teachers = {name: load_encoder(spec) for name, spec in zip(names, config.teachers, strict=True)}
+    teachers = {name: load_teacher_model(spec) for name, spec in zip(names, config.teachers, strict=True)}
     students = StudentBuilder(config, teachers)
     run.begin(probe_size=config.stage1.student_size)
     bodies = students.bodies()

@@ -109,6 +109,7 @@ def _loading(student: Encoder, in_timm: bool) -> str:
         return f"{ours}\n\nThe model is built by code that is not in this folder: `{code}`."
     if not in_timm:
         return ours
+    turned = "" if student.channels == "rgb" else ", then as BGR: images.flip(1)"
     mean, std = (
         ", ".join(f"{value:g}" for value in buffer.flatten().tolist()) for buffer in (student.mean, student.std)
     )
@@ -116,7 +117,7 @@ def _loading(student: Encoder, in_timm: bool) -> str:
         f"{ours}\n\nor without eyespot:\n\n```python\nimport timm\n\n"
         'model = timm.create_model("hf-hub:USER/REPO", pretrained=True)                # from the Hugging Face hub\n'
         'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True)  # from a folder\n'
-        f"# images: RGB in [0, 1], less mean ({mean}), divided by std ({std})\n```"
+        f"# images: RGB in [0, 1], less mean ({mean}), divided by std ({std}){turned}\n```"
     )
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from eyespot.data.sources.decode import decode_picture
-from eyespot.encoders import Encoder, load_encoder
+from eyespot.encoders import Encoder
+from eyespot.encoders.frozen import load_frozen
 from eyespot.files import atomic_path
 from eyespot.outputs import MARK, check_output_file
 from eyespot.report.exhibits.figures import as_bytes
@@ -122,7 +123,7 @@ def visualize_files(
         raise ValueError("name at least one model and one picture file")
     _checked_png(output)
     encoders = {
-        model if isinstance(model, str) else model.name: load_encoder(model) if isinstance(model, str) else model
+        model if isinstance(model, str) else model.name: load_frozen(model) if isinstance(model, str) else model
         for model in models
     }
     images = read_pictures(pictures, size)
