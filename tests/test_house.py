@@ -26,6 +26,7 @@ GROUND = (
     "randomness",
     "config",
     "tables",
+    "waiting",
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 0),

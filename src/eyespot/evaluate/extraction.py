@@ -17,6 +17,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.evaluate.feature_store import FeatureStore
 from eyespot.features import Features
+from eyespot.waiting import awaited
 
 HALF_RANGE = 6e4  # just below the largest float16
 
@@ -112,7 +113,7 @@ def read_ahead(source: Pictures, parts: list[range], size: tuple[int, int]) -> I
             if number + 1 < len(parts):
                 following = parts[number + 1]
                 waiting.append(reader.submit(source.read, following.start, following.stop, size))
-            yield waiting.pop(0).result()
+            yield awaited(waiting.pop(0), "pictures to be read")
 
 
 @torch.inference_mode()
