@@ -27,6 +27,7 @@ GROUND = (
     "randomness",
     "config",
     "tables",
+    "waiting",
 )
 FLOORS = {
     **dict.fromkeys(GROUND, 0),

@@ -1,11 +1,13 @@
 import json
 import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from eyespot.deploy.benchmark import RUNTIMES, BenchmarkTable, Row, Runtime, benchmark
+from eyespot.deploy.benchmark import RUNTIMES, BenchmarkTable, Row, Runtime, benchmark, process
 from eyespot.deploy.benchmark.memory import PeakMemory
 from eyespot.deploy.benchmark.process import WorkerError, WorkerProcess
 from eyespot.deploy.benchmark.timed_models import read_size
@@ -173,6 +175,14 @@ def test_a_worker_that_crashes_is_reported(own: str, tmp_path: Path) -> None:
     assert "SIGKILL" in killed.reason and "dying now" in killed.reason
     assert "exit code 3" in gone.reason
     assert fine.state == "measured"  # goes on with the next
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SECONDS_TO_ANSWER", 0.2)
+    with WorkerProcess(tmp_path / "log", threads=1) as worker:
+        os.kill(worker._process.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match=r"no answer to 'memory' for 0\.2 s: the worker was ended"):
+            worker.ask("memory")
 
 
 def test_workers_leave_nothing_behind(tmp_path: Path) -> None:

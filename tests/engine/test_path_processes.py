@@ -12,7 +12,9 @@ from toy_training import BATCH_SIZE, PLAIN, make_trainer, toy_optim
 
 from eyespot.encoders.multitask import make_multitask_encoder
 from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
+from eyespot.engine.strategy import start_fabric
 from eyespot.randomness import torch_generator
+from eyespot.recipes.sak.dense_losses import depth_loss, labelled_pixels
 from eyespot.recipes.sak.level_teachers import LevelTeachers
 from eyespot.recipes.sak.path_training import MultiTaskStudent, PathTraining
 
@@ -64,3 +66,20 @@ def test_slices_on_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         assert run_group(size, train, tmp_path / f"{size}") == ["done"] * size
     one, two = (torch.load(tmp_path / f"{size}" / "result.pt") for size in (1, 2))
     torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+def label_one(rank: int, size: int, folder: Path) -> None:
+    """The first process has all labelled pixels but one."""
+    start_fabric(ENGINES[2])
+    output, label = torch.ones(size, 1, 4, 4), torch.full((size, 4, 4), 3.0)
+    label[1] = 0
+    label[1, 0, 0] = 9.0
+    part = slice(rank, rank + 1)
+    whole = labelled_pixels({"depth": "depth"}, {"depth": label[part]})["depth"]
+    (folder / f"loss-{rank}").write_text(str(depth_loss(output[part], label[part], whole).item()))
+
+
+def test_losses_of_labels_are_means_over_the_pixels_of_all_processes(tmp_path: Path) -> None:
+    assert run_group(2, label_one, tmp_path) == ["done"] * 2
+    losses = [float((tmp_path / f"loss-{rank}").read_text()) for rank in range(2)]
+    assert sum(losses) / 2 == pytest.approx((16 * 2 + 8) / 17)

@@ -1,6 +1,7 @@
 """Units, activation checkpointing and compilation: they change memory and speed, never the result."""
 
 import copy
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
 from toy_training import PLAIN, Crash, ToyBatches, ToyTask, make_trainer, same, state_of, stored, toy_optim
 
@@ -159,6 +161,20 @@ def test_compiled_equals_eager_and_keeps_names(tmp_path: Path, graphs: list[Any]
     assert state_of(compiled.task).keys() == state_of(plain.task).keys()
     for name, value in state_of(plain.task).items():
         torch.testing.assert_close(compiled.task.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor compiles with g++")
+def test_a_compiled_unit_draws_as_an_eager_one() -> None:
+    """Drop path and dropout: inductor's own draws would be others."""
+    unit = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), DropPath(0.5))
+    task, images = ToyTask(), torch.randn(6, 8)
+    task.student = nn.Sequential(unit)  # type: ignore[assignment]
+    torch.manual_seed(1)
+    eager = unit(images)
+    units.compile_units(task)
+    torch.manual_seed(1)
+    torch.testing.assert_close(unit(images), eager)
 
 
 def test_every_size_is_compiled_once(tmp_path: Path, graphs: list[Any]) -> None:

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eyespot.dense_tasks import IGNORE, WEIGHTS
+from eyespot.dense_tasks import IGNORE, WEIGHTS, Kind
 from eyespot.recipes.sak.dense_losses import (
     DENSE_LOSSES,
     boundary_loss,
     class_loss,
     depth_loss,
     keypoint_loss,
+    labelled_pixels,
     normals_loss,
     saliency_loss,
 )
@@ -168,3 +169,27 @@ def test_what_cannot_be_compared_is_refused():
         path_loss(*paper_maps(), "l1")
     with pytest.raises(ValueError, match="Linear\\(2 -> 1\\)"):
         path_loss(paper_maps()[0], paper_maps()[1][:, :1])
+
+
+@pytest.mark.parametrize("kind", sorted(DENSE_LOSSES))
+@pytest.mark.parametrize("parts", [[slice(0, 2), slice(2, 4)], [slice(0, 1), slice(1, 4)]])
+def test_the_loss_of_parts_is_that_of_the_whole(kind: Kind, parts: list[slice]) -> None:
+    """Also where one picture is labelled everywhere and another nowhere."""
+    generator = torch.Generator().manual_seed(0)
+    channels = {"classes": 5, "saliency": 2, "boundary": 1, "normals": 3, "depth": 1, "keypoints": 3}[kind]
+    output = torch.randn(4, channels, 6, 6, generator=generator)
+    gaps = torch.rand(4, 6, 6, generator=generator) < torch.tensor([0.0, 0.9, 0.5, 1.0])[:, None, None]
+    if kind == "normals":
+        label = F.normalize(torch.randn(4, 3, 6, 6, generator=generator), dim=1) * ~gaps[:, None]
+    elif kind == "depth":
+        label = torch.rand(4, 6, 6, generator=generator) * ~gaps
+    elif kind == "keypoints":
+        label = torch.rand(4, 3, 6, 6, generator=generator)
+    else:
+        label = torch.randint(0, min(channels + 1, 3), (4, 6, 6), generator=generator, dtype=torch.uint8) % 2
+        label[gaps] = IGNORE
+    loss = DENSE_LOSSES[kind]
+    whole = labelled_pixels({"task": kind}, {"task": label}).get("task")
+    found = sum(loss(output[part], label[part], whole) * (part.stop - part.start) / 4 for part in parts)
+    torch.testing.assert_close(found, loss(output, label, None))
+    assert torch.equal(loss(output, label, whole), loss(output, label, None))

@@ -111,7 +111,7 @@ class Processes:
                 self._end_together(error)
         finally:
             self._over.set()
-            self._watcher.join()
+            self._watcher.join(_ANSWER_SECONDS)
 
     def _end_together(self, error: BaseException) -> None:
         """Tells the others of an error of ours; raises one that says so if it only follows from theirs."""

@@ -119,7 +119,11 @@ def compile_units(task: Task) -> None:
 
     A network without units is compiled as a whole; one without parameters, a file of another runtime, is left as it is.
     Every size of pictures is compiled once, the first time it comes up; names in the state dict stay as they are.
+    Random draws (drop path, dropout) are those of eager mode: inductor's own would be others, of the same kind.
     """
+    from torch._inductor import config as inductor_config  # takes a second, and few compile
+
+    inductor_config.fallback_random = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILATIONS)
     accumulated = torch._dynamo.config.accumulated_recompile_limit
     torch._dynamo.config.accumulated_recompile_limit = max(accumulated, MOST_COMPILATIONS)

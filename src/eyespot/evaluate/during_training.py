@@ -26,6 +26,7 @@ from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.run_tasks import open_all, read_sources, task_arguments, task_sources
 from eyespot.evaluate.tasks import TASKS, EvaluationTask
 from eyespot.specs import lookup
+from eyespot.waiting import awaited
 
 QUICK_TASKS = ("knn", "segmentation")
 BATCH_SIZE = 16  # small: a probe that is told to stop does so after a batch
@@ -190,7 +191,7 @@ class StageProbes(Callback):
         running, self._running = self._running, None
         try:
             if running is not None:
-                running.result()
+                awaited(running, f"the probe of step {self._last} of {self.stage}")
         except Exception as error:
             self.probes.complain(f"{self.stage}: the probe of step {self._last} failed ({error!r})")
 

@@ -18,6 +18,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.encoders.identity import identity
 from eyespot.evaluate.feature_store import FeatureStore
 from eyespot.features import Features
+from eyespot.waiting import awaited
 
 HALF_RANGE = (1e-2, 6e4)
 """Largest features of a batch that float16 keeps: below, smaller ones would lose digits; above, it ends."""
@@ -115,7 +116,7 @@ def read_ahead(source: Pictures, parts: list[range], size: tuple[int, int]) -> I
             if number + 1 < len(parts):
                 following = parts[number + 1]
                 waiting.append(reader.submit(source.read, following.start, following.stop, size))
-            yield waiting.pop(0).result()
+            yield awaited(waiting.pop(0), "pictures to be read")
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from eyespot.data.toybox import SEMANTIC_CLASSES, WORDS, Scenes, phrases, render
 from eyespot.data.toybox.spec import FIRST_EXPERT
 from eyespot.encoders import Encoder, load_encoder, save_encoder
 from eyespot.engine.config import EngineConfig, OptimConfig
+from eyespot.engine.first_process import first_awaited
 from eyespot.engine.task import Task
 from eyespot.engine.trainer import Trainer
 from eyespot.features import Features
@@ -163,13 +164,13 @@ def train_expert(
         stage=f"expert-{name}",
         seed=seed,
     )
-    trained = trainer.train()["expert"]
-    assert isinstance(trained, Encoder)
-    if fabric.is_global_zero:
-        if isinstance(head, PhraseMatching):
-            save_phrases(head.tower, text_tower_file(run, name))
-        save_encoder(trained, folder, license=LICENSE)
-    fabric.barrier()
+    with first_awaited():
+        trained = trainer.train()["expert"]
+        assert isinstance(trained, Encoder)
+        if fabric.is_global_zero:
+            if isinstance(head, PhraseMatching):
+                save_phrases(head.tower, text_tower_file(run, name))
+            save_encoder(trained, folder, license=LICENSE)
     return folder
 
 

@@ -22,6 +22,7 @@ from eyespot.encoders.lineage import Teacher
 from eyespot.encoders.permissive import require_permissive
 from eyespot.engine.callbacks import Callback
 from eyespot.engine.config import OptimConfig
+from eyespot.engine.first_process import first_awaited
 from eyespot.engine.run import RunFolder
 from eyespot.engine.strategy import start_fabric
 from eyespot.engine.task import Task
@@ -156,19 +157,19 @@ class Run(Generic[ConfigT]):
             },
             callbacks=self.callbacks(stage, tuple(task.students)),
         )
-        with dead_workers_explained(self.config.data.workers):
-            trained = trainer.train()
-        self.failures |= loader.failures
-        heads = adapters()
-        if self.fabric.is_global_zero:
-            if loader.failures:
-                atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
-            for name, place in self._places(stage, list(trained)).items():
-                student = trained[name]
-                assert isinstance(student, Encoder)
-                details = {"stage": stage, "steps": optim.steps, "teachers": list(teachers[name])}
-                save_encoder(student, place / "model", adapters=heads.get(name), details=details)
-        self.fabric.barrier()
+        with first_awaited():  # for its last probe, and for what it saves
+            with dead_workers_explained(self.config.data.workers):
+                trained = trainer.train()
+            self.failures |= loader.failures
+            heads = adapters()
+            if self.fabric.is_global_zero:
+                if loader.failures:
+                    atomic_write_text(folder / FAILURES_FILE, json.dumps(loader.failures, indent=1))
+                for name, place in self._places(stage, list(trained)).items():
+                    student = trained[name]
+                    assert isinstance(student, Encoder)
+                    details = {"stage": stage, "steps": optim.steps, "teachers": list(teachers[name])}
+                    save_encoder(student, place / "model", adapters=heads.get(name), details=details)
 
     def load(self, stage: str, students: Sequence[str]) -> dict[str, Encoder]:
         """The finished students of a stage: a single one lies in `model/`, several in `NAME/model/`."""
@@ -211,26 +212,26 @@ class Run(Generic[ConfigT]):
         Returns:
             Folder of the student; with several, the folder that holds a folder for each.
         """
-        if self.fabric.is_global_zero:
-            story = RunStory(
-                titles=titles,
-                summary=summary,
-                teachers=_all_teachers(students),
-                data=[*self.config.data.sources, *data],
-                config=as_plain(self.config),
-                encoders={**others, **students},
-                pictures=self._sample_pictures(6, size),
-                size=size,
-                results=self._results(measure, {**others, **students}),
-                failures=self.failures,
-                exhibits=exhibits,
-            )
-            for name, student in students.items():
-                # Its own teachers only: what was learnt from labels alone owes nothing to the committee.
-                write_student(self.folder, name, student, replace(story, teachers=student.lineage))
-            write_run_report(self.folder, story)
-            self.folder.release()
-        self.fabric.barrier()
+        with first_awaited():  # to measure and to draw takes longer than a barrier waits
+            if self.fabric.is_global_zero:
+                story = RunStory(
+                    titles=titles,
+                    summary=summary,
+                    teachers=_all_teachers(students),
+                    data=[*self.config.data.sources, *data],
+                    config=as_plain(self.config),
+                    encoders={**others, **students},
+                    pictures=self._sample_pictures(6, size),
+                    size=size,
+                    results=self._results(measure, {**others, **students}),
+                    failures=self.failures,
+                    exhibits=exhibits,
+                )
+                for name, student in students.items():
+                    # Its own teachers only: what was learnt from labels alone owes nothing to the committee.
+                    write_student(self.folder, name, student, replace(story, teachers=student.lineage))
+                write_run_report(self.folder, story)
+                self.folder.release()
         return self.folder.student if len(students) == 1 else self.folder.students
 
     def _results(self, measure: Measure | None, encoders: dict[str, Encoder]) -> ResultTable | None:

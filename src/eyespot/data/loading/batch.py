@@ -62,3 +62,5 @@ class MapBatch(DrawnBatch):
 
     maps: dict[str, Tensor]
     """By name of the task, [b, H, W] or [b, C, H, W], the truth of each pixel as `eyespot.dense_tasks` writes it."""
+    whole: NotRequired[dict[str, Any]]
+    """By name of the task, what a Task adds about the labels of the whole batch."""

@@ -13,6 +13,9 @@ from eyespot.deploy.benchmark.worker import serve
 
 SECONDS_TO_LEAVE = 10.0
 
+SECONDS_TO_ANSWER = 3600.0
+"""So long a command may take, an export of a large model included; then the worker counts as hanging."""
+
 
 class WorkerError(RuntimeError):
     """A command failed, or the worker died of it; the message is the reason, in one line."""
@@ -46,10 +49,13 @@ class WorkerProcess:
         """What a method of `Worker` returns.
 
         Raises:
-            WorkerError: it failed, or the process died.
+            WorkerError: it failed, the process died, or it hangs and was ended.
         """
         try:
             self._connection.send((command, arguments))
+            if not self._connection.poll(SECONDS_TO_ANSWER):
+                self._process.kill()
+                raise WorkerError(f"no answer to {command!r} for {SECONDS_TO_ANSWER:g} s: the worker was ended")
             succeeded, value = self._connection.recv()
         except (EOFError, ConnectionError) as error:
             raise WorkerError(self._cause_of_death()) from error

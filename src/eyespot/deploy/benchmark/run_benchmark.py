@@ -22,6 +22,7 @@ from eyespot.evaluate.progress import Progress
 from eyespot.files import atomic_write_text
 from eyespot.outputs import FolderKind, holds
 from eyespot.report import machine_info
+from eyespot.waiting import awaited
 
 BENCHMARK_FOLDER = FolderKind("a benchmark", holds("exports/*/export.json", "logs/peak.log"))
 EXPORTS_AT_ONCE = 2
@@ -142,7 +143,7 @@ def _files(
             folder = folders[runtime.name]
             if folder:
                 say(f"export for {runtime.name}")
-            yield runtime, jobs[folder].result() if folder else None
+            yield runtime, awaited(jobs[folder], f"the export for {runtime.name}") if folder else None
 
 
 def _export(group: Group, runtime: Runtime, folder: Path, plan: TimingPlan) -> Path | WorkerError:

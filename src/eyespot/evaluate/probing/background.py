@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from eyespot.waiting import awaited
+
 T = TypeVar("T")
 
 
@@ -30,6 +32,6 @@ def prepared(make: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
             if number < count:
                 waiting.append(pool.submit(make, number))
             if number >= workers:
-                yield waiting.popleft().result()
+                yield awaited(waiting.popleft(), "pictures to be read")
     finally:
         pool.shutdown(cancel_futures=True)

@@ -188,5 +188,6 @@ def _summaries_of(
     folder: Path | None,
     _: tuple[Any, ...],
 ) -> Tensor:
-from eyespot.encoders.frozen import load_frozen
+    """The last argument says what is in the files of pictures and reference: as long as that is the same, they are."""
+    encoder = load_frozen(reference) if isinstance(reference, str) else reference
     return FeatureBank(encoder, size, batch_size, folder=folder).summaries(data)

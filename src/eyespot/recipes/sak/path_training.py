@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from eyespot.encoders import Encoder
 from eyespot.encoders.multitask import Levels, MultiTaskEncoder
 from eyespot.pictures import as_unit_floats, resize_pictures
 from eyespot.recipes.sak.config import PathLoss, Teaching
-from eyespot.recipes.sak.dense_losses import DENSE_LOSSES
+from eyespot.recipes.sak.dense_losses import DENSE_LOSSES, LabelledPixels, labelled_pixels
 from eyespot.recipes.sak.level_teachers import LevelTeachers, Size
 from eyespot.recipes.sak.path_losses import PATH_LOSSES, path_loss
 
@@ -166,7 +167,12 @@ class PathLearner(Learner):
         return self
 
     def forward(
-        self, images: Tensor, size: Size, targets: Targets, labels: Mapping[str, Tensor] | None
+        self,
+        images: Tensor,
+        size: Size,
+        targets: Targets,
+        labels: Mapping[str, Tensor] | None,
+        whole: Mapping[str, LabelledPixels] | None = None,
     ) -> dict[str, Tensor]:
         """The terms `TEACHER/level-N` of each level N from 0, and `task/NAME` of each labelled task, from one pass.
 
@@ -176,6 +182,7 @@ class PathLearner(Learner):
                 that of the pictures.
             targets: what the teachers show.
             labels: label maps by task, as `eyespot.dense_tasks` defines them, of the pictures' size; None: none.
+            whole: see `dense_losses`, by task; None: these pictures are the whole batch.
 
         Raises:
             ValueError: there is nothing to learn from.
@@ -184,7 +191,7 @@ class PathLearner(Learner):
         levels = self.encoder.look(resize_pictures(images, self.encoder.fitting_size(size or (height, width))))
         terms = self._imitation(levels, targets)
         if labels is not None:
-            terms |= self._tasks(levels, labels, (height, width))
+            terms |= self._tasks(levels, labels, (height, width), whole or {})
         if not terms:
             raise ValueError(
                 f"{self.encoder.name} has nothing to learn from: no teacher speaks to it, and the batch has no labels "
@@ -202,13 +209,19 @@ class PathLearner(Learner):
                 terms[f"{teacher}/level-{level}"] = self.alpha * path_loss(ours[level], target, self.loss)
         return terms
 
-    def _tasks(self, levels: Levels, labels: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    def _tasks(
+        self,
+        levels: Levels,
+        labels: Mapping[str, Tensor],
+        size: tuple[int, int],
+        whole: Mapping[str, LabelledPixels],
+    ) -> dict[str, Tensor]:
         tasks = {name: task for name, task in self.encoder.tasks.items() if name in labels}
         if not tasks:
             return {}
         outputs = self.encoder.answer(levels, size)
         return {
-            f"task/{name}": task.weight * DENSE_LOSSES[task.kind](outputs[name], labels[name])
+            f"task/{name}": task.weight * DENSE_LOSSES[task.kind](outputs[name], labels[name], whole.get(name))
             for name, task in tasks.items()
         }
 
@@ -273,6 +286,14 @@ class PathTraining(SideBySide):
         self.statistics_steps = 0 if standardizer == "none" or not widths else statistics_steps
         self.student_size, self.teacher_size = student_size, teacher_size
 
+    def before_split(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Adds `whole`: how many pixels of each task are labelled, over all processes."""
+        if "maps" not in batch:
+            return batch
+        encoders = [self.learner(name).encoder for name in self.learners]
+        kinds = {name: task.kind for encoder in encoders for name, task in encoder.tasks.items()}
+        return {**batch, "whole": labelled_pixels(kinds, batch["maps"])}
+
     def forward(self, batch: PictureBatch | MapBatch) -> dict[str, Tensor]:
         """The terms `TEACHER/level-N` and `task/NAME` and their sum `loss`; see `SideBySide.teach`.
 
@@ -281,7 +302,8 @@ class PathTraining(SideBySide):
         """
         images = as_unit_floats(batch["images"])
         maps = batch.get("maps")
-        return self.teach(images.device, images, self.student_size, self.targets(images), maps)
+        whole = batch.get("whole")
+        return self.teach(images.device, images, self.student_size, self.targets(images), maps, whole)
 
     def targets(self, images: Tensor) -> dict[str, dict[int, Tensor]]:
         """What the students are to imitate: the teachers' maps of pictures in [0, 1], standardized."""
