@@ -107,10 +107,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         ImportError: an optional library is missing; says how to install it.
     """
     path, _, query = spec.partition("?")
-    prefix, slash, rest = path.partition("/")
-    if not slash or prefix not in SOURCES or not rest:
-        raise ValueError(_unknown(spec, prefix))
-    source = SOURCES[prefix]
+    prefix, _, rest = path.partition("/")
+    source = check_spec(spec)
     options = {**read_options(query), **options}
     if weights is not None:
         options["weights"] = str(weights)
@@ -139,6 +137,25 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     if options:
         encoder.name += f"?{write_options(options)}"  # what tells it from the same model with other options
     return encoder.eval()
+
+
+def check_spec(spec: str) -> Source:
+    """Looks at what a spec says without loading anything.
+
+    Returns:
+        Its source.
+
+    Raises:
+        ValueError: an unknown prefix.
+        FileNotFoundError: a file of another runtime that is not there.
+    """
+    prefix, slash, rest = spec.partition("?")[0].partition("/")
+    if not slash or prefix not in SOURCES or not rest:
+        raise ValueError(_unknown(spec, prefix))
+    source = SOURCES[prefix]
+    if source.maker.startswith("runtimes.") and not Path(rest).exists():
+        raise FileNotFoundError(f"no {prefix} file at {rest} (an absolute path is written {prefix}//path/to/file)")
+    return source
 
 
 def _unknown(spec: str, prefix: str) -> str:

@@ -64,8 +64,8 @@ def evaluate(
 
     Raises:
         ValueError: unknown tasks or options (the message names the nearest right one), two models of one name, a task
-            without data.
-        FileNotFoundError: a data set that is not laid out as expected.
+            without data, a size or limit below 1.
+        FileNotFoundError: a model's file that is not there, or a data set that is not laid out as expected.
     """
     chosen = {name: lookup(TASKS, name, "task") for name in tasks}
     if not chosen:
@@ -73,6 +73,8 @@ def evaluate(
     arguments = task_arguments(chosen, options or {})
     named = named_models(models)
     sources = task_sources(chosen, data)
+    _check_numbers(size=min(size) if isinstance(size, tuple) else size, limit=limit, batch_size=batch_size)
+    early: Encoder | None = _first_loaded(named, with_head="classification" in chosen)
     opened = open_all(chosen, sources, limit, seed)
     total = len(named) * len(chosen)
     features, measured = (None, None) if folder is None else (Path(folder) / "features", Path(folder) / "measured")
@@ -80,7 +82,8 @@ def evaluate(
     rows: dict[str, dict[str, float | None]] = {}
     for name, model in named.items():
         report = _reporter(progress, name, len(rows) * len(chosen), total)
-        encoder = loaded(model, with_head="classification" in chosen)
+        encoder = early or loaded(model, with_head="classification" in chosen)
+        early = None
         bank = FeatureBank(encoder, size, batch_size, folder=features)
         tasks_of_row = _run_all(bank, chosen, opened, arguments, seed, report, finished)
         rows[name] = {**cost(encoder, size, timing), **tasks_of_row}
@@ -223,6 +226,22 @@ def loaded(model: str | Encoder, with_head: bool = False) -> Encoder:
     if not isinstance(model, str):
         return model
     return load_classifier(model) if with_head else load_encoder(model)
+
+
+def _first_loaded(named: Mapping[str, str | Encoder], with_head: bool) -> Encoder:
+    """The first model, loaded; a misspelt name is answered before data are opened, which may take minutes."""
+    from eyespot.encoders.loading import check_spec
+
+    for model in named.values():
+        if isinstance(model, str):
+            check_spec(model)
+    return loaded(next(iter(named.values())), with_head)
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:

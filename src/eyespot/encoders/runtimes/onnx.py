@@ -19,7 +19,7 @@ class OnnxSession:
     """An ONNX file in ONNX Runtime; see `exported.Session`."""
 
     def __init__(self, session: Any, path: Path) -> None:
-        self._session = session
+        self._session, self._path = session, path
         entry = session.get_inputs()[0]
         self._input = entry.name
         self.batch, self.size = open_size("onnx", entry.shape, path)
@@ -28,7 +28,12 @@ class OnnxSession:
 
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """See `exported.Session`."""
-        return [torch.from_numpy(value) for value in self._session.run(list(names), {self._input: images.numpy()})]
+        try:
+            values = self._session.run(list(names), {self._input: images.numpy()})
+        except Exception as error:  # the runtime has classes of its own
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"onnx/{self._path} cannot be run on pictures {list(images.shape)} ({reason})") from error
+        return [torch.from_numpy(value) for value in values]
 
 
 def open_session(path: str | Path, threads: int | None = None) -> OnnxSession:
