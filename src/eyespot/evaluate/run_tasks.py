@@ -15,6 +15,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
+from eyespot.evaluate.nothing_to_tell import refuse_nothing_to_tell
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, EvaluationTask
@@ -262,7 +263,11 @@ def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig |
 def open_all(
     tasks: Mapping[str, EvaluationTask], sources: Mapping[str, Any], limit: int | None, seed: int
 ) -> dict[str, Any]:
-    """The data of each task. Equal toyboxes and equal folders are one object, so that pictures are encoded once."""
+    """The data of each task. Equal toyboxes and equal folders are one object, so that pictures are encoded once.
+
+    Raises:
+        ValueError: data that tell nothing; see `refuse_nothing_to_tell`.
+    """
     toyboxes: dict[ToyboxConfig, ToyboxData] = {}
     folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
@@ -276,6 +281,7 @@ def open_all(
             opened[name] = _open_folder(name, tasks[name], str(source), limit, folders)
         else:
             opened[name] = source
+        refuse_nothing_to_tell(name, opened[name])
     return opened
 
 
