@@ -14,7 +14,7 @@ from eyespot.specs import nearest_names
 _Config = TypeVar("_Config")
 T = TypeVar("T")
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _one_as_list(value: Any) -> Any:

@@ -163,3 +163,12 @@ def test_progress_off_a_terminal_is_plain_lines(tmp_path: Path, capfd: pytest.Ca
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EngineConfig(**wrong)
+
+
+def test_a_batch_norm_that_sees_one_value_is_explained(tmp_path):
+    class Lone(ToyTask):
+        def forward(self, batch):
+            torch.nn.functional.batch_norm(torch.zeros(1, 3, 1, 1), None, None, training=True)
+
+    with pytest.raises(ValueError, match=r"batch norm has one value per channel .*batch_size"):
+        make_trainer(tmp_path, task=Lone()).train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -62,10 +63,12 @@ def _configuration(rng: random.Random, folder: Path) -> Case:
     """One or two settings of a preset that are something else."""
     recipe = rng.choice(WORKING)
     preset = rng.choice(_presets(recipe))
-    changed = {name: rng.choice(VALUES) for name in rng.sample(sorted(_names(recipe)), rng.choice((1, 1, 2)))}
+    settings = merged(read_settings(recipe, [preset]), COMPLETE[recipe])
+    plain = as_plain(build(RECIPES[recipe].config_class, settings, preset))
+    names = rng.sample(sorted(_names(recipe)), rng.choice((1, 1, 2)))
+    changed = {name: rng.choice((rng.choice(VALUES), _near(rng, _entry(plain, name)))) for name in names}
     if rng.random() < 0.1:
         changed[rng.choice(("sedd", "data.veiw", "engine.devcies", "", "seed.deeper"))] = 1
-    settings = merged(read_settings(recipe, [preset]), COMPLETE[recipe])
     for name, value in changed.items():
         settings = merged(settings, _nested(name, value))
 
@@ -80,6 +83,15 @@ def _configuration(rng: random.Random, folder: Path) -> Case:
     act = lambda: build(RECIPES[recipe].config_class, settings, "fuzz.yaml").checked()  # noqa: E731
     names = [part for name in changed for part in (name, name.split(".")[0], name.rpartition(".")[2]) if part]
     return Case(f"{recipe} {preset} {changed}", act, [*names, "configuration"], judge)
+
+
+def _near(rng: random.Random, value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return rng.choice((value + 1, 2 * value, value / 2, value // 2, -value))
+    return value * 2 if isinstance(value, list) else value
 
 
 def _entry(plain: Any, name: str) -> Any:
@@ -174,6 +186,7 @@ def _verb(rng: random.Random, folder: Path) -> Case:
         ([wrong], [wrong]),
     ]
     words, names = rng.choice(lines)
+    names = [*names, "nope.py"] if wrong.startswith("python/") else names
     return Case(" ".join(words), lambda: _run(words), names)
 
 
@@ -231,5 +244,6 @@ def _spec(rng: random.Random, folder: Path) -> Case:
         if opened is load_encoder and not found.summary_dim > 0:
             raise Skipped
 
-    parts = [part for part in spec.replace("?", " ").replace("&", " ").replace("=", " ").split() if len(part) > 1]
+    bare = [spec.partition("?")[0].partition("/")[2].strip("/")]
+    parts = bare + [part for part in re.split(r"[?&= ]", spec) if len(part) > 1]
     return Case(spec, lambda: opened(spec), [spec, spec.partition("?")[0] or spec, *parts], judge)

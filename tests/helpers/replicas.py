@@ -12,10 +12,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image, ImageFile
 
 from eyespot.data.labelled import label_files
+from eyespot.data.sets import pascal
 
 
 def save(path: Path, array: object) -> Path:
@@ -67,7 +67,7 @@ def counted_decodes() -> Iterator[Counter[str]]:
 
     with (
         patch.object(label_files, "read_stored", counting(label_files.read_stored)),
-        patch.object(scipy.io, "loadmat", counting(scipy.io.loadmat)),
+        patch.object(pascal, "read_mat", counting(pascal.read_mat)),
     ):
         yield counts
 

@@ -111,12 +111,10 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         ImportError: an optional library is missing; says how to install it.
     """
     path, _, query = spec.partition("?")
-    prefix, slash, rest = path.partition("/")
-    if not slash or prefix not in SOURCES or not rest:
-        raise ValueError(_unknown(spec, prefix))
+    prefix, _, rest = path.partition("/")
+    source = check_spec(spec)
     from eyespot.encoders.weights import watched_loading  # here, since whoever only reads specs needs no torch
 
-    source = SOURCES[prefix]
     options = {**read_options(query), **options}
     if weights is not None:
         options["weights"] = str(weights)
@@ -165,6 +163,25 @@ def _check_statistics(spec: str, options: Mapping[str, Any]) -> None:
             f"green, blue (mean={','.join(f'{value:g}' for value in mean[::-1])}), and that a network wants BGR by "
             "channels=bgr"
         )
+
+
+def check_spec(spec: str) -> Source:
+    """Looks at what a spec says without loading anything.
+
+    Returns:
+        Its source.
+
+    Raises:
+        ValueError: an unknown prefix.
+        FileNotFoundError: a file of another runtime that is not there.
+    """
+    prefix, slash, rest = spec.partition("?")[0].partition("/")
+    if not slash or prefix not in SOURCES or not rest:
+        raise ValueError(_unknown(spec, prefix))
+    source = SOURCES[prefix]
+    if source.maker.startswith("runtimes.") and not Path(rest).exists():
+        raise FileNotFoundError(f"no {prefix} file at {rest} (an absolute path is written {prefix}//path/to/file)")
+    return source
 
 
 def _unknown(spec: str, prefix: str) -> str:

@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice, pairwise
 from pathlib import Path
@@ -236,7 +237,8 @@ class Trainer:
         micro_batches = split_batch(self.task.before_split(batch), self._micro_batches(batch))
         for number, micro_batch in enumerate(micro_batches, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(micro_batches)):
-                losses = self.model(_host_entries_stay(micro_batch))
+                with _single_values_explained():
+                    losses = self.model(_host_entries_stay(micro_batch))
                 share = len(micro_batch["images"]) / len(batch["images"])
                 self.fabric.backward(losses["loss"] * share)
             for name, value in losses.items():
@@ -361,3 +363,17 @@ def _checked_parts(task: Task) -> dict[str, list[nn.Parameter]]:
 def _plain(value: Any) -> Any:
     """The value as JSON would give it back, so that a signature equals itself after a checkpoint."""
     return json.loads(json.dumps(value, sort_keys=True, default=str))
+
+
+@contextmanager
+def _single_values_explained() -> Iterator[None]:
+    """Torch's word on a batch norm that sees one value per channel, in ours."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "a batch norm has one value per channel to learn from: take more pictures at once (batch_size; accumulate, "
+            "max_tokens and processes divide it) or larger ones"
+        ) from error

@@ -15,6 +15,7 @@ from eyespot.encoders.base import Encoder
 from eyespot.evaluate.cost import COLUMN_KEYS, COLUMNS, cost
 from eyespot.evaluate.extraction import FeatureBank
 from eyespot.evaluate.finished import FinishedMeasurements
+from eyespot.evaluate.nothing_to_tell import refuse_nothing_to_tell
 from eyespot.evaluate.progress import Progress
 from eyespot.evaluate.results import Column, Metric, ResultTable
 from eyespot.evaluate.tasks import DEFAULT_TASKS, TASKS, EvaluationTask
@@ -66,8 +67,8 @@ def evaluate(
 
     Raises:
         ValueError: unknown tasks or options (the message names the nearest right one), two models of one name, a task
-            without data.
-        FileNotFoundError: a data set that is not laid out as expected.
+            without data, a size or limit below 1.
+        FileNotFoundError: a model's file that is not there, or a data set that is not laid out as expected.
     """
     chosen = {name: lookup(TASKS, name, "task") for name in tasks}
     if not chosen:
@@ -75,6 +76,8 @@ def evaluate(
     arguments = task_arguments(chosen, options or {})
     named = named_models(models)
     sources = task_sources(chosen, data)
+    _check_numbers(size=min(size) if isinstance(size, tuple) else size, limit=limit, batch_size=batch_size)
+    early: Encoder | None = _first_loaded(named, with_head="classification" in chosen)
     opened = open_all(chosen, sources, limit, seed)
     total = len(named) * len(chosen)
     features, measured = (None, None) if folder is None else (Path(folder) / "features", Path(folder) / "measured")
@@ -82,7 +85,8 @@ def evaluate(
     rows: dict[str, dict[str, float | None]] = {}
     for name, model in named.items():
         report = _reporter(progress, name, len(rows) * len(chosen), total)
-        encoder = loaded(model, with_head="classification" in chosen)
+        encoder = early or loaded(model, with_head="classification" in chosen)
+        early = None
         bank = FeatureBank(encoder, size, batch_size, folder=features)
         tasks_of_row = _run_all(bank, chosen, opened, arguments, seed, report, finished)
         rows[name] = {**cost(encoder, size, timing), **tasks_of_row}
@@ -260,6 +264,22 @@ def loaded(model: str | Encoder, with_head: bool = False) -> Encoder:
     return load_frozen(model, load_classifier if with_head else load_encoder)
 
 
+def _first_loaded(named: Mapping[str, str | Encoder], with_head: bool) -> Encoder:
+    """The first model, loaded; a misspelt name is answered before data are opened, which may take minutes."""
+    from eyespot.encoders.loading import check_spec
+
+    for model in named.values():
+        if isinstance(model, str):
+            check_spec(model)
+    return loaded(next(iter(named.values())), with_head)
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
 def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Where each task's data comes from."""
     if not isinstance(data, Mapping):
@@ -278,7 +298,11 @@ def task_sources(tasks: Mapping[str, EvaluationTask], data: str | ToyboxConfig |
 def open_all(
     tasks: Mapping[str, EvaluationTask], sources: Mapping[str, Any], limit: int | None, seed: int
 ) -> dict[str, Any]:
-    """The data of each task. Equal toyboxes and equal folders are one object, so that pictures are encoded once."""
+    """The data of each task. Equal toyboxes and equal folders are one object, so that pictures are encoded once.
+
+    Raises:
+        ValueError: data that tell nothing; see `refuse_nothing_to_tell`.
+    """
     toyboxes: dict[ToyboxConfig, ToyboxData] = {}
     folders: dict[tuple[Any, ...], Any] = {}
     opened = {}
@@ -292,6 +316,7 @@ def open_all(
             opened[name] = _open_folder(name, tasks[name], str(source), limit, folders)
         else:
             opened[name] = source
+        refuse_nothing_to_tell(name, opened[name])
     return opened
 
 

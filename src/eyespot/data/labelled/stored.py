@@ -107,6 +107,25 @@ def _why_not(path: Path) -> str:
         return ""
 
 
+def read_mat(path: Path, entry: str, **options: Any) -> Any:
+    """An entry of a .mat file, as `scipy.io.loadmat` gives it with these options.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or has no such entry; names it.
+    """
+    from scipy.io import loadmat
+
+    content = io.BytesIO(path.read_bytes())
+    try:
+        return loadmat(content, variable_names=[entry], **options)[entry]
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged bytes SciPy raises nearly anything
+        reason = f"{type(error).__name__}: {error}"
+        raise LabelFileError(f"{path} has no readable entry {entry} ({reason}); is it damaged?") from error
+
+
 def _numbers(stored: np.ndarray, path: Path) -> np.ndarray:
     if stored.dtype.kind not in "buif":
         raise LabelFileError(f"{path} holds {stored.dtype}, no numbers; save plain integers or floats")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from eyespot.data.labelled.base import FilePictures, RetrievalData
@@ -20,7 +19,7 @@ from eyespot.data.labelled.points import point_maps
 from eyespot.data.labelled.samples import Split
 from eyespot.data.loading.sampling import spread
 from eyespot.dense_tasks import IGNORE, dense_task
-from eyespot.files import read_text
+from eyespot.files import read_json, understood
 
 CAPTIONS = Layout(
     "COCO captions",
@@ -78,7 +77,7 @@ def open_coco(folder: str | Path, limit: int | None = None, split: str = "val201
     if CAPTIONS.first((official, own)) == official:
         pictures, texts = base, _official_captions(official)
     else:
-        pictures, texts = base / "images", {entry["file"]: entry["captions"] for entry in _read(own)["images"]}
+        pictures, texts = base / "images", _own_captions(own)
     names = [name for name in texts if texts[name]]
     if not names:
         raise CAPTIONS.missing(f"captions in {official if official.exists() else own}")
@@ -87,12 +86,22 @@ def open_coco(folder: str | Path, limit: int | None = None, split: str = "val201
     return RetrievalData(FilePictures(files, crop=True), [texts[name][:captions] for name in chosen])
 
 
+def _own_captions(file: Path) -> dict[str, list[str]]:
+    content = read_json(file)
+    with understood(file):
+        return _TEXTS.validate_python({entry["file"]: entry["captions"] for entry in content["images"]})
+
+
 def _official_captions(file: Path) -> dict[str, list[str]]:
-    content = _read(file)
-    texts: dict[int, list[str]] = {entry["id"]: [] for entry in content["images"]}
-    for entry in content["annotations"]:
-        texts[entry["image_id"]].append(entry["caption"])
-    return {entry["file_name"]: texts[entry["id"]] for entry in content["images"]}
+    content = read_json(file)
+    with understood(file):
+        texts: dict[int, list[str]] = {entry["id"]: [] for entry in content["images"]}
+        for entry in content["annotations"]:
+            texts[entry["image_id"]].append(entry["caption"])
+        return _TEXTS.validate_python({entry["file_name"]: texts[entry["id"]] for entry in content["images"]})
+
+
+_TEXTS = TypeAdapter(dict[str, list[str]])
 
 
 def open_coco_maps(name: str, folder: Path, split: Split, limit: int | None = None) -> Coco:
@@ -114,11 +123,12 @@ def open_coco_maps(name: str, folder: Path, split: Split, limit: int | None = No
     """
     base = folder / f"{split}2017"
     file = MAPS.file(_annotations(base))
-    content = _read(file)
-    names = tuple(content["classes"])
+    content = read_json(file)
+    with understood(file):
+        names = tuple(map(str, content["classes"]))
+        entries = _PICTURES.validate_python(content["images"])
     if len(names) != CLASSES:
         raise ValueError(f"{file}: COCO has {CLASSES} classes with background, not {len(names)}")
-    entries: list[dict[str, Any]] = content["images"]
     if not entries:
         raise MAPS.missing(f"pictures in {file}")
     chosen = [entries[index] for index in spread(len(entries), limit)]
@@ -127,8 +137,19 @@ def open_coco_maps(name: str, folder: Path, split: Split, limit: int | None = No
         "saliency": dense_task("saliency"),
         "keypoints": dense_task("keypoints", len(POINTS), names=POINTS),
     }
-    persons = {entry["file"]: entry.get("person_keypoints", []) for entry in chosen}
-    return Coco(name, folder, tasks, [base / "images" / entry["file"] for entry in chosen], persons)
+    persons = {entry.file: entry.person_keypoints for entry in chosen}
+    return Coco(name, folder, tasks, [base / "images" / entry.file for entry in chosen], persons)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An entry of annotations.json."""
+
+    file: str
+    person_keypoints: list[list[float]] = field(default_factory=list)
+
+
+_PICTURES = TypeAdapter(list[_Picture])
 
 
 @dataclass(frozen=True)
@@ -175,8 +196,3 @@ def _annotations(base: Path) -> Path:
 
 def _mask_of(picture: Path) -> Path:
     return picture.parents[1] / "masks" / f"{picture.stem}.png"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(read_text(file))
-    return content

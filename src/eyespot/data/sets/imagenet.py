@@ -10,8 +10,9 @@ import torch
 
 from eyespot.data.labelled.base import ClassificationData, FilePictures, LabelledPictures
 from eyespot.data.labelled.layout import Layout
+from eyespot.data.labelled.stored import read_mat
 from eyespot.data.sets.folders import class_folders, files_by_class, labelled_files
-from eyespot.files import read_text
+from eyespot.files import read_text, understood
 
 LAYOUT = Layout(
     "ImageNet-1k",
@@ -142,15 +143,17 @@ def _validation_files(base: Path, folder: Path) -> list[tuple[Path, str]]:
 def _kaggle_labels(path: Path) -> dict[str, str]:
     """Rows are ImageId and the number and box of each object; all objects of a picture are of one class."""
     rows = csv.DictReader(read_text(path).splitlines())
-    return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    with understood(path, "its columns are ImageId and PredictionString"):
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
 
 
 def _devkit_labels(path: Path, folder: Path) -> dict[str, str]:
     """Line k is the devkit's own class number of picture k; `meta.mat` tells its WordNet number."""
     wnids = {number: wnid for number, wnid, _ in _meta(LAYOUT.first(_places(folder, "meta.mat")))}
-    return {
-        f"ILSVRC2012_val_{index:08d}": wnids[int(number)] for index, number in enumerate(read_text(path).split(), 1)
-    }
+    with understood(path, "a class number per line is expected"):
+        return {
+            f"ILSVRC2012_val_{index:08d}": wnids[int(number)] for index, number in enumerate(read_text(path).split(), 1)
+        }
 
 
 def _words(folder: Path) -> dict[str, str]:
@@ -168,7 +171,6 @@ def _words(folder: Path) -> dict[str, str]:
 
 def _meta(path: Path) -> list[tuple[int, str, str]]:
     """Class number, WordNet number and words of each entry of the devkit's meta.mat."""
-    from scipy.io import loadmat
-
-    synsets = loadmat(path, squeeze_me=True)["synsets"]
-    return [(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), str(entry["words"])) for entry in synsets]
+    synsets = read_mat(path, "synsets", squeeze_me=True)
+    with understood(path):
+        return [(int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), str(entry["words"])) for entry in synsets]

@@ -26,6 +26,7 @@ from eyespot.data.labelled.files import FileData, MapReader
 from eyespot.data.labelled.label_files import class_table, read_integers, read_mask, read_normals
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.labelled.samples import Split
+from eyespot.data.labelled.stored import read_mat
 from eyespot.data.loading.sampling import spread
 from eyespot.data.views.paired import parts_or_nothing
 from eyespot.dense_tasks import IGNORE, dense_task
@@ -162,9 +163,7 @@ class PascalContext(FileData):
 
 def read_context(file: Path) -> np.ndarray:
     """PASCAL-Context's map of 459 classes, int64 [H, W], from `LabelMap` of a .mat file."""
-    from scipy.io import loadmat
-
-    return loadmat(file, variable_names=["LabelMap"])["LabelMap"].astype(np.int64)
+    return read_mat(file, "LabelMap").astype(np.int64)
 
 
 def read_parts(file: Path) -> Tensor:
@@ -175,9 +174,7 @@ def read_parts(file: Path) -> Tensor:
     Raises:
         ValueError: a part that no person has.
     """
-    from scipy.io import loadmat
-
-    objects = _each(loadmat(file, simplify_cells=True)["anno"]["objects"])
+    objects = _each(read_mat(file, "anno", simplify_cells=True)["objects"])
     parts = torch.zeros(np.shape(objects[0]["mask"]), dtype=torch.uint8)
     for person in objects:
         if int(person["class_ind"]) == PERSON:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from eyespot.data.labelled.base import FilePictures, MatchingData, PointPair
 from eyespot.data.labelled.layout import Layout
 from eyespot.data.loading.sampling import spread
-from eyespot.files import read_text
+from eyespot.files import read_json, read_text, understood
 
 LAYOUT = Layout(
     "SPair-71k",
@@ -50,39 +50,39 @@ def open_spair(
     folder = Path(folder)
     names = read_text(LAYOUT.file(folder / "Layout" / size / f"{split}.txt")).split()
     annotations = LAYOUT.folder(folder / "PairAnnotation" / split)
-    chosen = [_read(annotations, names[index]) for index in spread(len(names), limit)]
-    ends = [
-        tuple(folder / "JPEGImages" / pair["category"] / pair[f"{end}_imname"] for end in ("src", "trg"))
-        for pair in chosen
-    ]
-    pictures = sorted({LAYOUT.file(picture) for pair in ends for picture in pair})
+    chosen = [_read(annotations, names[index], folder / "JPEGImages", threshold) for index in spread(len(names), limit)]
+    pictures = sorted({LAYOUT.file(picture) for _, *ends in chosen for picture in ends})
     number = {picture: index for index, picture in enumerate(pictures)}
-    pairs = [
-        _point_pair(pair, number[source], number[target], threshold)
-        for pair, (source, target) in zip(chosen, ends, strict=True)
-    ]
+    pairs = [replace(pair, source=number[source], target=number[target]) for pair, source, target in chosen]
     shared = FilePictures(pictures)
     return MatchingData(shared, shared, pairs)
 
 
-def _read(annotations: Path, name: str) -> dict[str, Any]:
+def _read(annotations: Path, name: str, pictures: Path, threshold: str) -> tuple[PointPair, Path, Path]:
+    """A pair of pictures, still without numbers, and the two."""
     path = annotations / f"{name}.json"
     if not path.is_file():
         path = annotations / f"{name.replace(':', '_')}.json"  # what some unpackers make of a colon
-    pair: dict[str, Any] = json.loads(read_text(LAYOUT.file(path)))
+    pair: dict[str, Any] = read_json(LAYOUT.file(path))
+    with understood(path):
+        _check_points(pair, path)
+        source, target = (pictures / pair["category"] / pair[f"{end}_imname"] for end in ("src", "trg"))
+        return _point_pair(pair, threshold), source, target
+
+
+def _check_points(pair: dict[str, Any], path: Path) -> None:
     if len(pair["src_kps"]) != len(pair["trg_kps"]):
         raise ValueError(
             f"{path}: {len(pair['src_kps'])} key points in the one picture, {len(pair['trg_kps'])} in the other"
         )
-    return pair
 
 
-def _point_pair(pair: dict[str, Any], source: int, target: int, threshold: str) -> PointPair:
+def _point_pair(pair: dict[str, Any], threshold: str) -> PointPair:
     (source_width, source_height), (width, height) = pair["src_imsize"][:2], pair["trg_imsize"][:2]
     left, top, right, bottom = pair["trg_bndbox"]
     return PointPair(
-        source,
-        target,
+        0,
+        0,
         _points(pair["src_kps"]),
         _points(pair["trg_kps"]),
         (source_height, source_width),

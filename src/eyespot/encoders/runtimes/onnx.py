@@ -21,7 +21,7 @@ class OnnxSession:
     """An ONNX file in ONNX Runtime; see `exported.Session`."""
 
     def __init__(self, session: Any, path: Path) -> None:
-        self._session = session
+        self._session, self._path = session, path
         entry, *others = session.get_inputs()
         self._input = entry.name
         names = [entry.name, *(other.name for other in others)]
@@ -33,8 +33,12 @@ class OnnxSession:
 
     def run(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """See `exported.Session`."""
-        found = self._session.run(list(names), {self._input: self.taken.of(images).numpy()})
-        return [as_floats(name, value) for name, value in zip(names, found, strict=True)]
+        try:
+            values = self._session.run(list(names), {self._input: self.taken.of(images).numpy()})
+        except Exception as error:  # the runtime has classes of its own
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"onnx/{self._path} cannot be run on pictures {list(images.shape)} ({reason})") from error
+        return [as_floats(name, value) for name, value in zip(names, values, strict=True)]
 
 
 def open_session(path: str | Path, threads: int | None = None) -> OnnxSession:

@@ -312,6 +312,8 @@ def create_timm_encoder(
         FileNotFoundError: `local-dir:` without a model there.
         RuntimeError: timm's weights could not be fetched, or do not fit the model with these arguments.
     """
+    if num_classes is not None and num_classes < 0:
+        raise ValueError(f"timm/{name}: num_classes must be 0 (no head) or more, got {num_classes}")
     if name.startswith("local-dir:"):
         architecture, saved_args = read_timm_folder(Path(name.removeprefix("local-dir:")))
         model_args = {**saved_args, **model_args}

@@ -86,8 +86,9 @@ class ClassOverlap:
         self.overlap.update(output.argmax(dim=0), label)
 
     def compute(self) -> dict[str, float]:
-        """The mean, in [0, 1]."""
-        return {"mIoU": self.overlap.compute()}
+        """The mean, in [0, 1]; NaN if the labels hold fewer than two classes, of which any answer is right."""
+        known = int((self.overlap.counts.sum(dim=1) > 0).sum())
+        return {"mIoU": self.overlap.compute() if known > 1 else math.nan}
 
 
 class DepthError:
@@ -144,8 +145,8 @@ class SaliencyF:
         self.count += int(known.sum())
 
     def compute(self) -> dict[str, float]:
-        """The largest F-measure, in [0, 1]."""
-        if not self.count:
+        """The largest F-measure, in [0, 1]; NaN if nothing is salient, or everything."""
+        if self.salient in (0, self.count):
             return {"maxF": math.nan}
         precision = (self.right / (self.right + self.wrong)).nan_to_num(0)
         recall = self.right / max(self.salient, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import EllipsisType
 
@@ -83,7 +84,8 @@ def evaluate_multitask(
         progress: called with (pictures done, pictures in all) after each.
 
     Returns:
-        "TASK METRIC" -> value, e.g. {"segmentation mIoU": 0.5}; NaN where no pixel of the whole set is labelled.
+        "TASK METRIC" -> value, e.g. {"segmentation mIoU": 0.5}; NaN, and a warning, where no pixel of the
+        whole set is labelled, or all alike.
 
     Raises:
         ValueError: no multi-task model, no picture, a task that model or data do not have, none in common, other
@@ -97,9 +99,12 @@ def evaluate_multitask(
         _count(metrics, predicted(model, sample.image, padded_to), sample.maps)
         if progress is not None:
             progress(done, len(data))
-    return {
+    found = {
         metric_name(name, task): value for name, task in chosen.items() for value in metrics[name].compute().values()
     }
+    if nothing := [name for name, value in found.items() if math.isnan(value)]:
+        warnings.warn(f"{data.name}: its labels leave nothing to measure of {', '.join(nothing)}", stacklevel=2)
+    return found
 
 
 def _count(metrics: Mapping[str, DenseMetric], outputs: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
