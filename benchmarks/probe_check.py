@@ -33,6 +33,7 @@ from eyespot.evaluate import TASKS, FeatureBank
 from eyespot.evaluate.protocols.depth import depth_errors
 from eyespot.evaluate.protocols.normals import AngularErrors
 from eyespot.evaluate.protocols.segmentation import MeanIoU
+from eyespot.report import machine_info
 
 RESULTS = Path(__file__).parent / "results" / "probe_check.json"
 SIZE = 224
@@ -238,6 +239,11 @@ def main() -> None:
             values, seconds = probed(bank, data)
             entry[given.label] = {"values": values, "seconds": seconds}
         print(name, json.dumps(entry), flush=True)
+        results["machine"] = machine_info()
+        floors = {task: TASKS[task].floor for task in METRICS if hasattr(TASKS[task], "floor")}
+        results |= (
+            {"floor": {task: floor(data[task])[METRICS[task]] for task, floor in floors.items()}} if floors else {}
+        )
         given.results.write_text(json.dumps(results, indent=1) + "\n")
 
 
