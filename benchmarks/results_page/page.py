@@ -8,11 +8,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from results_page import classes, committee, device, speed, tasks
+from results_page import classes, committee, device, probes, speed, tasks
 from results_page.numbers import RESULTS, holds, number, order
 from results_page.picture import picture
 
 HERE = Path(__file__).parent
+OLD_PROBES = (
+    "(Masks, depth and reading in this table were measured by the quick probes of before 1 December 2026, which had "
+    "one learning rate for all encoders and no row for the constant answer.)"
+)
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -41,6 +45,7 @@ def facts() -> dict[str, Any]:
         "real": committee.real_pictures(),
         "universal": committee.one_table(),
         "words": committee.in_words(),
+        "probes": probes.probe_check(),
         "methods": classes.methods(),
         "families": classes.families(),
         "branches": classes.branches(),
@@ -66,7 +71,7 @@ def readme_block() -> str:
         holds(found["cnn_above_vit"], "A CNN student learns more than a ViT in minutes of training."),
         holds(found["mixed"], "Whether the proxy pays is open at this length."),
     ]
-    return f"{found['quickstart']['table']}\n\n![{alt}](docs/images/results.svg)\n\n{' '.join(claims)}"
+    return f"{found['quickstart']['table']}\n\n{OLD_PROBES}\n\n![{alt}](docs/images/results.svg)\n\n{' '.join(claims)}"
 
 
 def with_block(text: str, block: str) -> str:

@@ -37,7 +37,7 @@ def test_the_fit_equals_scikit_learn(classes, strength):
     train = blobs(80, 0, spread=2.0, classes=classes)
     found = next(fit_logistic(examples(train), [1 / (80 * strength)], **EXACT))
     model = LogisticRegression(C=strength * (2 if classes == 2 else 1), max_iter=2000, tol=1e-9)
-    model.fit(train.features.numpy(), train.labels.numpy())
+    model.fit(train.features.double().numpy(), train.labels.numpy())
     queries = blobs(50, 1, spread=2.0).features.double()
     np.testing.assert_allclose(
         found.logits(queries).softmax(1).numpy(), model.predict_proba(queries.numpy()), atol=1e-5
@@ -98,7 +98,9 @@ def test_accuracy_is_that_of_scikit_learn_s_cross_validation(seed):
     """On standardised channels, with another solver, other parts and a finer choice."""
     train, queries = blobs(300, 2 * seed, spread=2.5), blobs(2000, 2 * seed + 1, spread=2.5)
     scaler = StandardScaler().fit(train.features.numpy())
-    model = LogisticRegressionCV(Cs=20, cv=5).fit(scaler.transform(train.features.numpy()), train.labels.numpy())
+    model = LogisticRegressionCV(Cs=20, cv=5, scoring="accuracy", l1_ratios=(0,), use_legacy_attributes=False).fit(
+        scaler.transform(train.features.numpy()), train.labels.numpy()
+    )
     wanted = model.score(scaler.transform(queries.features.numpy()), queries.labels.numpy())
     assert logistic_accuracy(train, queries, seed=seed) == pytest.approx(wanted, abs=0.02)
 
