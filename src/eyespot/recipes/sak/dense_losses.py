@@ -74,7 +74,7 @@ def labelled_pixels(kinds: Mapping[str, Kind], labels: Mapping[str, Tensor]) -> 
     dist.all_reduce(sums)
     pictures = dist.get_world_size()
     return {
-        name: LabelledPixels(*row.float(), pictures * found[name].pictures)
+        name: LabelledPixels(row[0].float(), row[1].float(), pictures * found[name].pictures)
         for name, row in zip(tasks, sums, strict=True)
     }
 
