@@ -1,5 +1,6 @@
 """One writer per folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eyespot import locks
 from eyespot.engine.run import RunFolder, RunMismatchError
 from eyespot.locks import LOCK_FILE, InUseError, Lock
 
@@ -113,3 +115,13 @@ def test_of_two_that_begin_at_once_one_is_refused(tmp_path):
     first.release()
     with pytest.raises(RunMismatchError, match="seed: 0 -> 1"):
         second.begin()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number), "x/.eyespot.lock")
+
+    monkeypatch.setattr(locks, "open", refused, raising=False)
+    with pytest.raises(OSError, match=f"nothing can be written in the folder: {os.strerror(number)}. Make it writable"):
+        Lock(tmp_path / LOCK_FILE, "the folder").acquire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -101,9 +102,8 @@ class Lock:
         self.release()
 
     def _open(self) -> TextIO | None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = open(self.file, "a+", encoding="utf-8")  # noqa: SIM115 (closed when the lock is given up)
+            file = self._opened()
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -131,6 +131,22 @@ class Lock:
             file.write(json.dumps(facts))
             file.flush()
         return file
+
+    def _opened(self) -> TextIO:
+        """The file of the lock, made with its folder.
+
+        Raises:
+            OSError: it cannot be made; says of what the lock is.
+        """
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.file, "a+", encoding="utf-8")
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+                raise type(error)(
+                    f"nothing can be written in {self.about}: {error.strerror}. Make it writable or choose another"
+                ) from error
+            raise
 
     def _is_there(self, file: TextIO) -> bool:
         try:
