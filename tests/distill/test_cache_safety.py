@@ -51,6 +51,23 @@ def renamed():
     return members
 
 
+def other_code():
+    members = teachers()
+    members["fine"].code = "other"
+    return members
+
+
+def test_other_code_is_another_teacher_but_for_caches_that_never_knew(tmp_path):
+    filled(tmp_path)
+    with pytest.raises(CacheMismatchError, match=r"teacher\.code: '"):
+        cached(tmp_path, other_code())
+    for file in tmp_path.glob("*/cache.json"):
+        description = json.loads(file.read_text())
+        del description["setting"]["teacher"]["code"]
+        file.write_text(json.dumps(description))
+    assert calls(cached(tmp_path, other_code())) == {"fine": 0, "coarse": 0}
+
+
 def test_two_that_begin_with_different_settings_do_not_mix(tmp_path):
     first, second = cached(tmp_path), cached(tmp_path, data="other")
     first(FIRST)

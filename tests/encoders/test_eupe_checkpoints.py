@@ -341,6 +341,10 @@ UNWRITABLE = {
         lambda: load_encoder("timm/vit_tiny_patch16_dinov3_qkvb?global_pool=avg", pretrained=False),
         "differs from eupe/vitt16 in global_pool",
     ),
+    "another order of channels": (
+        lambda: load_encoder("timm/vit_tiny_patch16_dinov3_qkvb?channels=bgr", pretrained=False),
+        "differs from eupe/vitt16 in channels",
+    ),
     "another normalisation": (
         lambda: create_timm_encoder(
             "convnext_tiny", pretrained=False, pretrained_cfg={"mean": (0.5,) * 3, "std": (0.5,) * 3}

@@ -31,6 +31,13 @@ def test_a_small_cnn_by_hand_in_onnx(tmp_path: Path) -> None:
     assert onnx_parameters(file) == 3 * 8 * 9 + 8 + 2 * 8 * 9 + 8
 
 
+def test_a_file_that_is_written_anew_is_counted_anew(tmp_path: Path) -> None:
+    file = export(small_cnn(), tmp_path / "cnn.onnx", 32)
+    before = onnx_forward_flops(file, (32, 32))
+    export(nn.Sequential(small_cnn(), nn.Identity(), nn.Conv2d(8, 8, 1, bias=False)), file, 32)
+    assert onnx_forward_flops(file, (32, 32)) > before
+
+
 # ONNX graphs against their twins in torch
 
 

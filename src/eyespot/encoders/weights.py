@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,19 +82,23 @@ class UnfilledWeights:
         return [name for name, value in module.named_parameters() if id(value) in self._known]
 
 
+_ONE_WATCHER = threading.RLock()  # threads would put back each other's `load_state_dict`
+
+
 @contextmanager
 def watched_loading() -> Iterator[UnfilledWeights]:
     """Sees what state dicts lack, whoever loads them: libraries and repositories do with `strict=False`, in silence."""
-    unfilled = UnfilledWeights()
-    load = nn.Module.load_state_dict
+    with _ONE_WATCHER:
+        unfilled = UnfilledWeights()
+        load = nn.Module.load_state_dict
 
-    def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        result = load(module, *args, **kwargs)
-        unfilled.note(module, result.missing_keys if result is not None else ())
-        return result
+        def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            result = load(module, *args, **kwargs)
+            unfilled.note(module, result.missing_keys if result is not None else ())
+            return result
 
-    nn.Module.load_state_dict = watched  # type: ignore[method-assign,assignment]
-    try:
-        yield unfilled
-    finally:
-        nn.Module.load_state_dict = load  # type: ignore[method-assign]
+        nn.Module.load_state_dict = watched  # type: ignore[method-assign,assignment]
+        try:
+            yield unfilled
+        finally:
+            nn.Module.load_state_dict = load  # type: ignore[method-assign]
