@@ -27,8 +27,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SUBJECTS = {"labels": 8, "pictures": 6, "shards": 6, "sets": 3, "settings": 3, "saved": 3, "onnx": 4, "trainings": 1}
-"""Subject -> its share of the cases of a round, times ten; the slow ones come seldom."""
+SUBJECTS = {
+    "labels": 3000,
+    "pictures": 1500,
+    "shards": 2000,
+    "sets": 200,
+    "settings": 150,
+    "saved": 150,
+    "onnx": 500,
+    "trainings": 5,
+}
+"""Subject -> cases in a round, about ten seconds of each."""
 KINDS = ("right", "refused", "skipped", "FAILURE")
 MEMORY = 12 << 30
 """Bytes of address space of a child; torch alone reserves several GiB."""
@@ -72,7 +81,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Counter[str]], list[dict[st
     end, done = time.monotonic() + 60 * args.minutes, Counter[str]()
     while time.monotonic() < end:
         for name in args.subject:
-            wanted = done[name] + 10 * SUBJECTS[name]
+            wanted = done[name] + SUBJECTS[name]
             while done[name] < wanted and time.monotonic() < end:
                 for line in answers(name, args, done[name], wanted - done[name]):
                     done[name] += 1

@@ -204,10 +204,12 @@ def read_array(path: str | Path) -> np.ndarray:
             if len(found.files) == 1:
                 return found[found.files[0]]
             held = f"{len(found.files)} arrays"
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # a damaged header is parsed as Python, a damaged .npz unpacked: nearly anything comes
-        raise UnreadableFileError(f"{path} cannot be read as an array ({type(error).__name__}: {error})") from error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the disk's word, which names the file
+        raise UnreadableFileError(f"{path} cannot be read as an array ({reason_of(error)})") from error
     raise UnreadableFileError(f"{path} holds {held}; save the one that counts as .npy")
 
 
@@ -229,11 +231,16 @@ def understood(path: str | Path, way_out: str = "") -> Iterator[None]:
     except UnreadableFileError:
         raise
     except _OF_DAMAGE as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST_REASON]
         ending = f"; {way_out}" if way_out else ""
         raise UnreadableFileError(
-            f"{path} cannot be read, it is damaged or of another kind ({reason}){ending}"
+            f"{path} cannot be read, it is damaged or of another kind ({reason_of(error)}){ending}"
         ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library says, in one line that is not too long: some show all that they have read."""
+    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
 class UnreadableFileError(ValueError):

@@ -86,6 +86,12 @@ def test_masks_are_read_as_they_were_written(tmp_path, name):
     assert np.array_equal(read_mask(at(tmp_path, suffix, content)).numpy(), numbers)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_deflate", "lzma", "zstd"])
+def test_compressed_masks(tmp_path, compression):
+    content = rgb(few(8).astype(np.uint8), "TIFF", compression=compression)
+    assert np.array_equal(read_mask(at(tmp_path, ".tif", content)).numpy(), few(8))
+
+
 def interlaced(values):
     """Adam7, by hand: seven small pictures."""
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
@@ -179,6 +185,18 @@ def test_what_cannot_be_read_right_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=message) as refusal:
         read_mask(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("place", range(0, 90, 3))
+def test_a_damaged_npz_is_named_in_a_line(tmp_path, place):
+    """Its unpacker shows all that it has read, or seeks to where there is nothing."""
+    content = bytearray(npz(FLOATS))
+    content[-90 + place] ^= 0x80
+    path = at(tmp_path, ".npz", bytes(content))
+    try:
+        assert np.allclose(read_depth(path).numpy(), FLOATS)
+    except ValueError as error:
+        assert str(path) in str(error) and len(str(error)) < 700
 
 
 def test_several_arrays_in_one_file_are_refused(tmp_path):
@@ -330,6 +348,31 @@ def test_a_number_of_many_may_stand_for_a_class(tmp_path):
     values = np.where(few(1) == 1, 300, 7).astype(np.uint16)
     data = open_mask_folder(a_set(tmp_path, "annotations", ".png", png(values, 16)), numbers=(7, 300))
     assert np.array_equal(data.val.labels[0].numpy(), few(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": 1}, "from 2 to 32,767, got 1"),
+        ({"classes": 10**6}, "from 2 to 32,767"),
+        ({"ignore": -1}, "from 0 to 65535, got ignore=-1"),
+        ({"numbers": (0, -1)}, "from 0 to 65535"),
+        ({"numbers": (0, 0)}, "each once"),
+        ({"numbers": (7,)}, "two classes or more"),
+        ({}, "numbers up to 65[0-9]+: do they number objects"),
+    ],
+)
+def test_numbers_that_no_mask_can_mean(tmp_path, options, message):
+    folder = a_set(tmp_path, "annotations", ".png", png(NUMBERS, 16))
+    with pytest.raises(ValueError, match=message):
+        open_mask_folder(folder, **options)
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": -1.0}, {"high": 0.0}, {"high": float("nan")}])
+def test_lengths_that_are_none(tmp_path, options):
+    folder = a_set(tmp_path, "depth", ".png", png(NUMBERS, 16))
+    with pytest.raises(ValueError, match=f"{next(iter(options))}= is a length in metres above 0"):
+        open_depth_folder(folder, **options)
 
 
 # Pictures

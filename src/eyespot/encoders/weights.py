@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from eyespot.files import reason_of
+
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """A flat state dict from a `.safetensors` file or a `torch.save`d one (read with `weights_only`).
@@ -28,7 +30,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+        raise ValueError(f"{path} cannot be read as weights: {reason_of(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a flat dict of tensors")
     return state

@@ -17,6 +17,7 @@ from eyespot.data.labelled.samples import MultiTaskSample
 from eyespot.data.sources.decode import PictureError, decode_picture
 from eyespot.data.sources.fingerprint import files_fingerprint
 from eyespot.dense_tasks import DenseTask
+from eyespot.files import reason_of
 
 MapReader = Callable[[], Tensor]
 """Gives one map of one picture."""
@@ -111,4 +112,4 @@ def _read(reader: MapReader, task: str, picture: Path) -> Tensor:
     except MemoryError:
         raise
     except Exception as error:  # on broken files the readers of PNG, NPY and MAT raise nearly anything
-        raise PictureError(str(picture), f"its label for {task} cannot be read: {error}") from error
+        raise PictureError(str(picture), f"its label for {task} cannot be read: {reason_of(error)}") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 from eyespot.data.labelled.stored import read_stored
 from eyespot.data.sources.decode import PictureError
 from eyespot.dense_tasks import IGNORE
-from eyespot.files import read_text
+from eyespot.files import read_text, reason_of
 
 REFUSED = -1
 EXIF_ORIENTATION = 0x0112
@@ -86,7 +86,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as picture:
             yield picture
     except Exception as error:  # see `decode_picture`
-        raise PictureError(str(path), f"{type(error).__name__}: {error}") from error
+        raise PictureError(str(path), reason_of(error)) from error
 
 
 def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from eyespot.data.sources.damage import png_fault, raw_modes, tiff_fault
 from eyespot.data.sources.decode import MAX_PIXELS
-from eyespot.files import read_array
+from eyespot.files import read_array, reason_of
 
 FORMATS = ("PNG", "TIFF", "BMP", "PPM")
 """Pictures that keep every number; by content, not by suffix."""
@@ -95,7 +95,7 @@ def read_stored(path: Path) -> np.ndarray:
     except UnidentifiedImageError:
         raise LabelFileError(f"{path} is no sound PNG, TIFF, BMP, PGM or PFM{_why_not(path)}; {_AS_ARRAY}") from None
     except Exception as error:  # on damaged bytes Pillow's plugins raise nearly anything, from struct.error to KeyError
-        raise LabelFileError(f"{path} is damaged or of an unknown kind ({type(error).__name__}: {error})") from error
+        raise LabelFileError(f"{path} is damaged or of an unknown kind ({reason_of(error)})") from error
 
 
 def _why_not(path: Path) -> str:
@@ -122,8 +122,7 @@ def read_mat(path: Path, entry: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # on damaged bytes SciPy raises nearly anything
-        reason = f"{type(error).__name__}: {error}"
-        raise LabelFileError(f"{path} has no readable entry {entry} ({reason}); is it damaged?") from error
+        raise LabelFileError(f"{path} has no readable entry {entry} ({reason_of(error)}); is it damaged?") from error
 
 
 def _numbers(stored: np.ndarray, path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -42,17 +43,21 @@ from eyespot.files import read_text
 
 MAPS_LOOKED_AT = 16
 """Depth maps of each split that are looked at to see whether `high` suits them."""
+MOST_CLASSES, MOST_UNNAMED = 2**15 - 1, 4096
+"""Classes of masks: as many as there can be, and as many as are believed without being told."""
 LEAST_KEPT, LITTLE_KEPT = 0.01, 0.9
 """Shares of their measured pixels: below the first is an error, below the second a warning."""
 
 CLASSES = Layout("pictures in class folders", "FOLDER/train/CLASS/*.jpg and FOLDER/val/CLASS/*.jpg")
 MASK_LAYOUT = Layout(
-    "pictures with masks", "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png"
+    "pictures with masks",
+    "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/annotations/NAME.png (or .npy, .npz, .tif, .bmp, .pgm)",
 )
 DEPTH_LAYOUT = Layout(
     "pictures with depth maps",
-    "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/depth/NAME.png (integers, 0 = no measurement) or "
-    "NAME.npy (floats in metres); for normals also FOLDER/camera-intrinsics.txt (3x3)",
+    "FOLDER/{train,val}/images/NAME.jpg and FOLDER/{train,val}/depth/NAME.png (or .npy, .npz, .tif, "
+    ".pgm, .pfm; integers in units of scale=, floats in metres, 0 = no measurement); for normals also "
+    "FOLDER/camera-intrinsics.txt (3x3)",
 )
 CAPTIONS = Layout("pictures with captions", "FOLDER/.../NAME.jpg and, beside each, NAME.txt with one caption per line")
 
@@ -131,7 +136,7 @@ def open_mask_folder(
     classes: int | None = None,
     numbers: Sequence[int] = (),
 ) -> SegmentationData:
-    """Reads train/images, train/annotations, val/images and val/annotations; masks carry the picture's name, as PNG.
+    """Reads train/images, train/annotations, val/images and val/annotations; masks carry the picture's name.
 
     Args:
         folder: the folder that holds `train` and `val`.
@@ -152,6 +157,12 @@ def open_mask_folder(
         ignore = VOID if folder.resolve().name.lower() == "camvid" else IGNORE
     if numbers and classes is not None:
         raise ValueError("numbers= says how many classes there are: leave classes= out")
+    if classes is not None and not 2 <= classes <= MOST_CLASSES:
+        raise ValueError(f"classes= is a number from 2 to {MOST_CLASSES:,}, got {classes}")
+    if not 0 <= ignore <= 65535 or any(not 0 <= number <= 65535 for number in numbers):
+        raise ValueError(f"masks hold numbers from 0 to 65535, got ignore={ignore}, numbers={tuple(numbers)}")
+    if len(set(numbers)) < len(numbers) or len(numbers) == 1:
+        raise ValueError(f"numbers= names two classes or more, each once, got {tuple(numbers)}")
     table = (
         class_table({number: place for place, number in enumerate(numbers)}, {ignore} - {*numbers}) if numbers else None
     )
@@ -162,6 +173,11 @@ def open_mask_folder(
         classes = len(numbers)
     if classes is None:
         classes = max(_largest_class(split.labels, ignore) for split in (train, val)) + 1
+        if classes > MOST_UNNAMED:
+            raise ValueError(
+                f"the masks in {folder} hold numbers up to {classes - 1}: do they number objects, not classes? "
+                "If there are so many classes, say so: ?classes=N; if they are few, name their numbers: ?numbers=A,B,C"
+            )
     if classes < 2:
         raise ValueError(
             f"the masks in {folder} show no class but 0, beside pixels labelled {ignore}, which count for nothing; of "
@@ -196,19 +212,26 @@ def open_depth_folder(
     Args:
         folder: the folder that holds `train` and `val`.
         limit: at most this many pictures per split, evenly spread.
-        scale: metres per unit of a PNG; 0.001 for millimetres.
+        scale: metres per unit of integers; 0.001 for millimetres. Floats are metres.
         high: the largest depth in metres; what is farther counts as not measured. A warning says so where it is much.
 
     Raises:
         LayoutError: a missing folder or depth map.
-        ValueError: hardly any depth of a split is within `high`.
+        ValueError: hardly any depth of a split is within `high`; `scale` or `high` are no lengths.
     """
+    _check_range(scale, high)
     read = partial(read_depth, scale=scale, high=high)
     train, val = _open_depths(Path(folder), limit, read, f"depth, scale {scale}, high {high}")
     for split, labels in (("train", train.labels), ("val", val.labels)):
         assert isinstance(labels, FileLabels)
         _check_depths(Path(folder) / split, labels.paths, scale, high)
     return DepthData(train, val, high=high)
+
+
+def _check_range(scale: float, high: float) -> None:
+    for name, value in (("scale", scale), ("high", high)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name}= is a length in metres above 0, got {value}")
 
 
 def _check_depths(split: Path, paths: Sequence[Path], scale: float, high: float) -> None:
@@ -225,8 +248,8 @@ def _check_depths(split: Path, paths: Sequence[Path], scale: float, high: float)
     if kept < LEAST_KEPT * measured or not measured:
         raise ValueError(
             f"{kept / max(measured, 1):.1%} of the depths in {split} are up to {high} m (of {measured} measured "
-            f"pixels): nothing to learn or to measure. A larger range is high=METRES, metres per unit of a PNG are "
-            f"scale= ({scale} now)"
+            f"pixels): nothing to learn or to measure. A larger range is high=METRES, metres per unit of integers "
+            f"are scale= ({scale} now)"
         )
     if kept < LITTLE_KEPT * measured:
         warnings.warn(
@@ -259,6 +282,7 @@ def open_normals_folder(
         LayoutError: a missing folder, depth map or matrix.
         ValueError: `intrinsics` are not four numbers.
     """
+    _check_range(scale, high)
     camera = _camera(Path(folder), intrinsics)
 
     def read(path: Path) -> Tensor:

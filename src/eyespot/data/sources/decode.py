@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eyespot.data.sources.damage import png_fault, tiff_fault
+from eyespot.files import reason_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """What is decoded, by content and not by suffix. Formats that run other programs (EPS, PDF) are left out on purpose."""
@@ -102,7 +103,7 @@ def decode_picture(
     except UnidentifiedImageError as error:
         raise PictureError(name, f"not a picture in a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # on hostile bytes Pillow's plugins raise nearly anything, from struct.error to KeyError
-        raise PictureError(name, f"{type(error).__name__}: {error}") from error
+        raise PictureError(name, reason_of(error)) from error
 
 
 def _decoded(image: Image.Image, name: str, enough_side: int | None, max_pixels: int) -> Image.Image:
