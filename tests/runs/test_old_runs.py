@@ -23,6 +23,7 @@ import eyespot
 from eyespot import load_classifier, load_encoder
 from eyespot.cli.main import main
 from eyespot.distill.cache import CachedCommittee
+from eyespot.evaluate.results import FLOOR
 from old_runs import evidence
 
 STORED = Path(evidence.__file__).parent
@@ -123,6 +124,11 @@ def test_the_same_configuration_gives_the_same_losses_and_weights(repeated: tupl
     assert_same_result(now, then)
 
 
+def without_floor(card: str) -> str:
+    """A card as old ones are: tables of results have a last row for the constant answer since 1 December 2026."""
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith(f"| {FLOOR} |"))
+
+
 def test_the_same_configuration_gives_the_same_folder(repeated: tuple[str, Path, Path]) -> None:
     _, now, then = repeated
     assert yaml.safe_load((now / "config.yaml").read_text()) == yaml.safe_load((then / "config.yaml").read_text())
@@ -130,7 +136,8 @@ def test_the_same_configuration_gives_the_same_folder(repeated: tuple[str, Path,
         assert {file.name for file in (now / student).iterdir()} == {file.name for file in (then / student).iterdir()}
         assert evidence.facts(now / student) == evidence.facts(then / student)
         if ALIKE:
-            assert evidence.card(now / student).replace(f"run/{now}", f"run/{then}") == evidence.card(then / student)
+            card = without_floor(evidence.card(now / student)).replace(f"run/{now}", f"run/{then}")
+            assert card == evidence.card(then / student)
     if ALIKE and (then / "results.json").exists():
         assert json.loads((now / "results.json").read_text()) == json.loads((then / "results.json").read_text())
 

@@ -59,7 +59,9 @@ def labelled_cells(patches: Tensor, labels: LabelMaps, summary: Summary, seed: i
     grid = (patches.shape[2], patches.shape[3])
     chosen = spread(len(patches), PICTURES)
     most = max(1, CELLS // len(chosen))
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    features = torch.empty(len(chosen) * min(most, grid[0] * grid[1]), patches.shape[1])  # filled from the beginning
+    filled = 0
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for index in chosen:
         targets, counts = summary(labels[index], grid)
         cells = counts.nonzero()[:, 0]
@@ -67,12 +69,13 @@ def labelled_cells(patches: Tensor, labels: LabelMaps, summary: Summary, seed: i
             order = torch.randperm(len(cells), generator=torch_generator(seed, "cells of a probe", index))
             cells = cells[order[:most]].sort().values
         share = counts[cells] * (len(counts) / labels[index].shape[-2:].numel())
-        features = patches[index].flatten(1).T[cells].float()
-        parts.append((features, targets[cells].float(), share.float(), torch.full((len(cells),), index)))
-    features, targets, weights, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
+        features[filled : filled + len(cells)] = patches[index].flatten(1)[:, cells].T
+        filled += len(cells)
+        parts.append((targets[cells].float(), share.float(), torch.full((len(cells),), index)))
+    targets, weights, pictures = (torch.cat(part) for part in zip(*parts, strict=True))
     if len(pictures) == 0:
         raise ValueError("no pixel of the training pictures is labelled, so no probe can be fitted")
-    return Cells(features, targets, weights, pictures)
+    return Cells(features[:filled], targets, weights, pictures)
 
 
 def cell_means(values: Tensor, measured: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
