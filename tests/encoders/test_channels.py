@@ -13,7 +13,7 @@ from eyespot.encoders import HeadedEncoder, load_encoder, save_encoder
 from eyespot.encoders.identity import identity
 from eyespot.randomness import torch_generator
 
-IMAGES = torch.rand(2, 3, 64, 64, generator=torch_generator("channels"))
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch_generator("channel_order"))
 STATISTICS = "mean=0.1,0.2,0.3&std=0.5,0.6,0.7"
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
 
@@ -48,15 +48,15 @@ def summary_of(encoder, images=IMAGES):
 def test_what_the_processor_says_is_done(mobilevit):
     folder, model = mobilevit
     declared = load_encoder(f"hf/{folder}")
-    assert declared.channels == "bgr"
+    assert declared.channel_order == "bgr"
     torch.testing.assert_close(summary_of(declared), model(IMAGES.flip(1)))
     stated = load_encoder(f"hf/{folder}?{STATISTICS}")
     torch.testing.assert_close(summary_of(stated), model(((IMAGES - MEAN) / STD).flip(1)))
-    overruled = load_encoder(f"hf/{folder}?channels=rgb")
+    overruled = load_encoder(f"hf/{folder}?channel_order=rgb")
     torch.testing.assert_close(summary_of(overruled), model(IMAGES))
     assert identity(declared)["weights"] != identity(overruled)["weights"]
-    with pytest.raises(ValueError, match="channels is rgb or bgr, not 'grb'"):
-        load_encoder(f"hf/{folder}?channels=grb")
+    with pytest.raises(ValueError, match="channel_order is rgb or bgr, not 'grb'"):
+        load_encoder(f"hf/{folder}?channel_order=grb")
 
 
 @pytest.mark.parametrize("flips", [True, False])
@@ -68,10 +68,10 @@ def test_both_layouts_of_the_file_say_it(mobilevit, flips, nested, tmp_path):
     stated = {**json.loads((folder / "preprocessor_config.json").read_text()), "do_flip_channel_order": flips}
     file = "processor_config.json" if nested else "preprocessor_config.json"
     (tmp_path / file).write_text(json.dumps({"image_processor": stated} if nested else stated))
-    assert load_encoder(f"hf/{tmp_path}").channels == ("bgr" if flips else "rgb")
+    assert load_encoder(f"hf/{tmp_path}").channel_order == ("bgr" if flips else "rgb")
     stated["image_processor_type"] = "NoSuchProcessor"
     (tmp_path / file).write_text(json.dumps({"image_processor": stated} if nested else stated))
-    assert load_encoder(f"hf/{tmp_path}?{STATISTICS}").channels == ("bgr" if flips else "rgb")
+    assert load_encoder(f"hf/{tmp_path}?{STATISTICS}").channel_order == ("bgr" if flips else "rgb")
 
 
 def onnx_spec(folder):
@@ -93,32 +93,32 @@ def test_the_option_is_one_for_all_sources(spec_of, tmp_path):
     torch.manual_seed(0)
     plain = load_encoder(spec)
     torch.manual_seed(0)
-    turned = load_encoder(f"{spec}&channels=bgr")
+    turned = load_encoder(f"{spec}&channel_order=bgr")
     fed = ((IMAGES - plain.mean) / plain.std).flip(1) * plain.std + plain.mean
     plain._range_checked_on = None
     plain.check = lambda images: None
     torch.testing.assert_close(summary_of(turned), summary_of(plain, fed), rtol=1e-4, atol=1e-4)
     assert identity(turned)["weights"] != identity(plain)["weights"]
-    assert "channels=bgr" in turned.name
+    assert "channel_order=bgr" in turned.name
 
 
 @pytest.mark.parametrize("headed", [False, True])
 def test_saved_models_and_graphs_keep_it(headed, tmp_path):
-    encoder = load_encoder("timm/test_resnet?pretrained=false&channels=bgr")
+    encoder = load_encoder("timm/test_resnet?pretrained=false&channel_order=bgr")
     if headed:
         encoder = HeadedEncoder(encoder, 2).eval()
     save_encoder(encoder, tmp_path / "saved")
     again = load_encoder(f"run/{tmp_path}/saved")
-    assert again.channels == "bgr"
+    assert again.channel_order == "bgr"
     torch.testing.assert_close(summary_of(again), summary_of(encoder))
     with torch.no_grad():
         torch.testing.assert_close(exportable(encoder)(IMAGES)[0], summary_of(encoder), rtol=1e-4, atol=1e-4)
         inner = encoder.intermediates(IMAGES, [1])[0]
-    encoder.set_channels("rgb")
+    encoder.set_channel_order("rgb")
     assert not torch.equal(inner, encoder.intermediates(IMAGES, [1])[0])
 
 
 @pytest.mark.parametrize("mean", ["0.406,0.456,0.485", "0.40821073,0.4578275,0.48145466"])
 def test_a_mean_in_the_order_of_caffe_is_refused(mean, tmp_path):
-    with pytest.raises(ValueError, match=r"blue, green, red.*mean=0\.48.*channels=bgr"):
+    with pytest.raises(ValueError, match=r"blue, green, red.*mean=0\.48.*channel_order=bgr"):
         load_encoder(f"onnx/{build(tmp_path / 'a.onnx')}?mean={mean}&std=0.2,0.2,0.2")

@@ -342,7 +342,7 @@ UNWRITABLE = {
         "differs from eupe/vitt16 in global_pool",
     ),
     "another order of channels": (
-        lambda: load_encoder("timm/vit_tiny_patch16_dinov3_qkvb?channels=bgr", pretrained=False),
+        lambda: load_encoder("timm/vit_tiny_patch16_dinov3_qkvb?channel_order=bgr", pretrained=False),
         "differs from eupe/vitt16 in channels",
     ),
     "another normalisation": (

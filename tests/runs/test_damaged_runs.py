@@ -167,7 +167,7 @@ def cache(tmp_path: Path) -> Path:
 def opened(cache: Path) -> TeacherCache:
     setting = json.loads((STORED / "cached/cache/what/cache.json").read_text())["setting"]
     rows, store, rank = (setting.pop(key) for key in ("rows", "store", "rank"))
-    return TeacherCache(cache, setting, rows, "what", store, rank)
+    return TeacherCache(cache, setting, np.zeros(rows, np.int64), "what", store, rank, comparing=True)
 
 
 @pytest.mark.parametrize("key", ["setting", "fields", "record_bytes"])

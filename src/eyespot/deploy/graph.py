@@ -148,7 +148,9 @@ def _facts(
             "meaning": "RGB in [0, 1], [batch, 3, height, width]; normalisation is inside",
             "mean": encoder.mean.flatten().tolist(),
             "std": encoder.std.flatten().tolist(),
-            **({} if encoder.channels == "rgb" else {"channels": f"turned to {encoder.channels} inside"}),
+            **(
+                {} if encoder.channel_order == "rgb" else {"channel_order": f"turned to {encoder.channel_order} inside"}
+            ),
         },
         "outputs": dict(zip(module.names, shapes, strict=True)),
         "stride": encoder.stride,

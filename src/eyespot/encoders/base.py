@@ -50,7 +50,7 @@ class Encoder(nn.Module, ABC):
         configuration: hash of the configuration file that it was built from; None if its name says it all.
         made_up: in words, what is random in it although it was given weights: a new class head, or what they lack. Fine
             for a model to train; see `frozen.load_frozen`.
-        channels: the order in which its network wants them, "rgb" or "bgr"; pictures, mean and std are RGB always.
+        channel_order: the order in which its network wants them, "rgb" or "bgr"; pictures, mean and std are RGB always.
         license: licence identifier as its source states it, None if unknown.
         origin: for a saved encoder, the spec that it was first built from.
         lineage: facts (name, licence, sizes) of each model it was distilled from; empty for what was not distilled.
@@ -74,7 +74,7 @@ class Encoder(nn.Module, ABC):
     code: str | None = None
     configuration: str | None = None
     made_up: tuple[str, ...] = ()
-    channels: Channels = "rgb"
+    channel_order: Channels = "rgb"
 
     def __init__(self, mean: Sequence[float] = (0.0, 0.0, 0.0), std: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
@@ -104,19 +104,19 @@ class Encoder(nn.Module, ABC):
     def normalised(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W], RGB in [0, 1], as the network wants them: its statistics, its order of channels."""
         images = (images - self.mean).div_(self.std)
-        return images if self.channels == "rgb" else images.flip(1)
+        return images if self.channel_order == "rgb" else images.flip(1)
 
-    def set_channels(self, channels: str) -> None:
-        """Sets `channels`, of the encoders inside as well.
+    def set_channel_order(self, channels: str) -> None:
+        """Sets `channel_order`, of the encoders inside as well.
 
         Raises:
             ValueError: neither "rgb" nor "bgr".
         """
         if channels not in get_args(Channels):
-            raise ValueError(f"{self.name}: channels is rgb or bgr, not {channels!r}")
+            raise ValueError(f"{self.name}: channel_order is rgb or bgr, not {channels!r}")
         for part in self.modules():
             if isinstance(part, Encoder):
-                part.channels = channels  # type: ignore[assignment]
+                part.channel_order = channels  # type: ignore[assignment]
 
     @abstractmethod
     def _encode(self, images: Tensor) -> Features:
@@ -173,8 +173,8 @@ class Encoder(nn.Module, ABC):
             "patch_dim": self.patch_dim,
             "stride": self.stride,
         }
-        if self.channels != "rgb":
-            section["channels"] = self.channels
+        if self.channel_order != "rgb":
+            section["channel_order"] = self.channel_order
         if self.num_classes:
             section |= {"num_classes": self.num_classes, "class_names": self.class_names, "head": "own"}
         return {"eyespot": section}

@@ -37,7 +37,7 @@ class HeadedEncoder(Encoder):
         self.num_classes = num_classes
         self.class_names = checked_names(class_names, num_classes, encoder.name)
         self.name, self.license, self.origin = encoder.name, encoder.license, encoder.origin
-        self.channels = encoder.channels
+        self.channel_order = encoder.channel_order
         self.made_up = (*encoder.made_up, new_head(num_classes))
         self.summary_dim, self.patch_dim, self.stride = encoder.summary_dim, encoder.patch_dim, encoder.stride
         self.native_size, self.default_size = encoder.native_size, encoder.default_size

@@ -61,8 +61,8 @@ def weights_hash(encoder: Encoder) -> str:
     for name, value in tensors.items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    if encoder.channels != "rgb":
-        digest.update(encoder.channels.encode())
+    if encoder.channel_order != "rgb":
+        digest.update(encoder.channel_order.encode())
     return digest.hexdigest()
 
 

@@ -45,7 +45,7 @@ def build_encoder(config: Config) -> Encoder:
     """
     kind = _class_of(config)
     encoder = _built_by_spec(config) if kind is None else kind.from_config(config)
-    encoder.set_channels(config["eyespot"].get("channels", encoder.channels))
+    encoder.set_channel_order(config["eyespot"].get("channel_order", encoder.channel_order))
     named = config["eyespot"].get("class")
     if named is not None:
         encoder.code = code_behind(named)

@@ -103,7 +103,7 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         weights: a checkpoint file (safetensors, or torch with `weights_only`), loaded strictly. In a spec it is one of
             the options: "eupe/vitt16?weights=EUPE-ViT-T.pt".
         options: the same options as keywords; see the source's class for which there are. For all but python/,
-            `channels`: "rgb" or "bgr", the order in which the network wants them. Pictures, mean and std are RGB.
+            `channel_order`: "rgb" or "bgr", the order in which the network wants them. Pictures, mean and std are RGB.
 
     Raises:
         ValueError: an unknown prefix or option, or weights that do not fit.
@@ -124,7 +124,7 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
         raise ValueError(f"{spec}: {prefix}/ takes no weights=; the file itself holds them")
     if prefix != "python":
         _check_statistics(spec, options)
-    given = {key: value for key, value in options.items() if key != "channels" or prefix == "python"}
+    given = {key: value for key, value in options.items() if key != "channel_order" or prefix == "python"}
     try:
         with watched_loading() as unfilled:
             encoder = source.create(rest, **given)
@@ -141,8 +141,8 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
             raise
         raise type(error)(f"{spec}: {error}") from error
     encoder.made_up = (*encoder.made_up, *unfilled.names_in(encoder))
-    if "channels" in options and prefix != "python":
-        encoder.set_channels(options["channels"])
+    if "channel_order" in options and prefix != "python":
+        encoder.set_channel_order(options["channel_order"])
     if options.get("num_classes", 0) is None:
         options["num_classes"] = encoder.num_classes  # so that the name loads the same head again
     if options:
@@ -161,7 +161,7 @@ def _check_statistics(spec: str, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{spec}: this mean is a known one in the order blue, green, red. Means and stds are stated for red, "
             f"green, blue (mean={','.join(f'{value:g}' for value in mean[::-1])}), and that a network wants BGR by "
-            "channels=bgr"
+            "channel_order=bgr"
         )
 
 

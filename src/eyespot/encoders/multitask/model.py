@@ -83,7 +83,12 @@ class MultiTaskEncoder(Encoder):
         super().__init__(cfg["mean"], cfg["std"])
         if router not in ("mor", "sum"):
             raise ValueError(f"a router is 'mor' or 'sum', not {router!r}")
-        self.name, self.license, self.origin, self.channels = stem.name, stem.license, stem.origin, stem.channels
+        self.name, self.license, self.origin, self.channel_order = (
+            stem.name,
+            stem.license,
+            stem.origin,
+            stem.channel_order,
+        )
         self.lineage = stem.lineage
         self.summary_dim = self.patch_dim = stem.patch_dim
         self.stride, self.native_size, self.default_size = stem.stride, stem.native_size, stem.default_size

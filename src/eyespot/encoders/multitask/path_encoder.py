@@ -31,7 +31,12 @@ class PathEncoder(Encoder):
         self.model = model.trimmed(() if path == STEM else (path,), ())
         self.path = path
         self.to(model.device)
-        self.name, self.license, self.lineage, self.channels = model.name, model.license, model.lineage, model.channels
+        self.name, self.license, self.lineage, self.channel_order = (
+            model.name,
+            model.license,
+            model.lineage,
+            model.channel_order,
+        )
         self.summary_dim, self.patch_dim, self.stride = model.summary_dim, model.patch_dim, model.stride
         self.native_size, self.default_size = model.native_size, model.default_size
         self.level_taps = () if path == STEM else self.model.levels

@@ -309,7 +309,7 @@ def _writable(encoder: Encoder) -> Any:
     args = {**dict.fromkeys(plain.model_args), **encoder.model_args}
     changed = [key for key, value in args.items() if key not in _HARMLESS_ARGS and plain.model_args.get(key) != value]
     changed += [key for key in ("mean", "std") if _statistics(encoder, key) != _statistics(plain, key)]
-    changed += ["channels"] if encoder.channels != "rgb" else []
+    changed += ["channel_order"] if encoder.channel_order != "rgb" else []
     if changed:
         official = f"eupe/{names[encoder.architecture]}"
         raise ValueError(f"{encoder.name} differs from {official} in {', '.join(changed)}; no official file can say so")

@@ -247,7 +247,7 @@ def create_transformers_encoder(
                 f"{name}: no preprocessor_config.json states how pictures are normalised; bring it, or {STATE_IT}"
             )
         mean, std, size = preprocessing.mean, preprocessing.std, preprocessing.size
-        channels = preprocessing.channels
+        channels = preprocessing.channel_order
     else:
         channels = read_channels(folder.path)
     if weights is not None:
@@ -259,7 +259,7 @@ def create_transformers_encoder(
     else:
         model = tower.build()
     encoder = HfEncoder(model, tower, name, mean, std, size, license)
-    encoder.set_channels(channels)
+    encoder.set_channel_order(channels)
     return encoder
 
 

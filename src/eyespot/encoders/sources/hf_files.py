@@ -15,7 +15,7 @@ from eyespot.files import read_text
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-STATE_IT = "state mean=R,G,B and std=R,G,B for pictures in [0, 1], and channels=bgr if the model wants BGR"
+STATE_IT = "state mean=R,G,B and std=R,G,B for pictures in [0, 1], and channel_order=bgr if the model wants BGR"
 _MORE_THAN_NORMALISING = (
     "rescale_offset",  # EfficientNet
     "include_top",  # EfficientNet: divides by the std once more
@@ -159,13 +159,13 @@ class Preprocessing:
     Attributes:
         mean, std: normalisation per channel.
         size: (height, width) in pixels, None if the processor does not say.
-        channels: the order in which the model gets them.
+        channel_order: the order in which the model gets them.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int] | None
-    channels: Channels
+    channel_order: Channels
 
 
 def read_preprocessing(folder: Path) -> Preprocessing | None:
@@ -247,7 +247,7 @@ def _refuse_other_colours(processor: Any, stated: Preprocessing, folder: Path) -
         if np.ndim(given) != 4 or np.shape(given)[:2] != (1, 3):
             return
         wanted = (np.array(colour) / 255 - np.array(stated.mean)) / np.array(stated.std)
-        wanted = wanted if stated.channels == "rgb" else wanted[::-1]
+        wanted = wanted if stated.channel_order == "rgb" else wanted[::-1]
         found = given[0, :, given.shape[2] // 2, given.shape[3] // 2]
         if not np.allclose(found, wanted, rtol=0.02, atol=0.02):
             raise ValueError(

@@ -187,7 +187,7 @@ def create_open_clip_encoder(
         encoder = OpenClipTimmEncoder(tower, *statistics, embed_dim=model.config["embed_dim"], **facts)
     else:
         encoder = OpenClipEncoder(tower, *statistics, **facts)
-    encoder.set_channels(model.channels)
+    encoder.set_channel_order(model.channel_order)
     if model.is_place:
         encoder.configuration = configuration_hash(model.config)
     return encoder

@@ -128,7 +128,7 @@ class OpenClipModel:
         return known.pop() if len(known) == 1 else usual
 
     @property
-    def channels(self) -> str:
+    def channel_order(self) -> str:
         """The order of channels that the preprocessing of all its weights states, "rgb" or "bgr".
 
         Raises:

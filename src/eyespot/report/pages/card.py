@@ -109,7 +109,7 @@ def _loading(student: Encoder, in_timm: bool) -> str:
         return f"{ours}\n\nThe model is built by code that is not in this folder: `{code}`."
     if not in_timm:
         return ours
-    turned = "" if student.channels == "rgb" else ", then as BGR: images.flip(1)"
+    turned = "" if student.channel_order == "rgb" else ", then as BGR: images.flip(1)"
     mean, std = (
         ", ".join(f"{value:g}" for value in buffer.flatten().tolist()) for buffer in (student.mean, student.std)
     )
