@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from eyespot import contents
 from eyespot.data.labelled import base
 from eyespot.data.labelled.base import FileLabels
 from eyespot.data.sets import DensePictures, DepthData, SegmentationData
@@ -95,10 +96,19 @@ def test_memory_does_not_grow_with_the_data_set(task, tmp_path, monkeypatch):
     assert many < few + 60e6
 
 
-def test_labels_are_read_once_as_long_as_there_is_room(monkeypatch):
+def test_labels_are_read_once_as_long_as_there_is_room(monkeypatch, tmp_path):
     monkeypatch.setattr(base, "KEPT_BYTES", 100)
+    monkeypatch.setattr(contents, "SETTLED", -(10**18))  # files that were written just now count as settled
+    files = [tmp_path / str(number) for number in range(4)]
+    for file in files:
+        file.touch()
     reads = []
-    labels = FileLabels(list(range(4)), lambda path: reads.append(path) or torch.full((64,), path, dtype=torch.uint8))
+
+    def read(path):
+        reads.append(int(path.name))
+        return torch.full((64,), int(path.name), dtype=torch.uint8)
+
+    labels = FileLabels(files, read)
     for _ in range(3):
         assert [int(label[0]) for label in labels[0:4]] == [0, 1, 2, 3] and int(labels[-1][0]) == 3
     assert [reads.count(path) for path in range(4)] == [1, 1, 3, 6]
