@@ -15,6 +15,7 @@ from eyespot.config import ConfigError, as_plain, build, merged
 from eyespot.encoders.licenses import Terms, terms_of
 from eyespot.encoders.permissive import require_permissive
 from eyespot.encoders.sources.timm import TimmEncoder, create_timm_encoder
+from eyespot.recipes import RECIPES
 from eyespot.recipes.eupe import EupeConfig
 from eyespot.recipes.presets import preset_names, preset_text, read_settings
 
@@ -385,3 +386,11 @@ def test_a_file_without_settings_is_refused(tmp_path: Path, text: str, message: 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         read_settings("eupe", [], tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["mixup", "label_smoothing"])
+def test_numbers_that_are_none_are_refused(name: str, value: float) -> None:
+    settings = merged(read_settings("vanilla_kd", ["laptop"]), {"mix": {name: value}})
+    with pytest.raises(ConfigError, match=rf"mix\.{name}: "):
+        build(RECIPES["vanilla_kd"].config_class, settings, "a.yaml")

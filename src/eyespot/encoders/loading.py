@@ -112,9 +112,9 @@ def load_encoder(spec: str, weights: str | Path | None = None, **options: Any) -
     """
     path, _, query = spec.partition("?")
     prefix, _, rest = path.partition("/")
-    source = check_spec(spec)
     from eyespot.encoders.weights import watched_loading  # here, since whoever only reads specs needs no torch
 
+    source = _source_of(spec)
     options = {**read_options(query), **options}
     if weights is not None:
         options["weights"] = str(weights)
@@ -165,23 +165,24 @@ def _check_statistics(spec: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def check_spec(spec: str) -> Source:
+def check_spec(spec: str) -> None:
     """Looks at what a spec says without loading anything.
-
-    Returns:
-        Its source.
 
     Raises:
         ValueError: an unknown prefix.
         FileNotFoundError: a file of another runtime that is not there.
     """
+    source = _source_of(spec)
+    prefix, _, rest = spec.partition("?")[0].partition("/")
+    if source.maker.startswith("runtimes.") and not Path(rest).exists():
+        raise FileNotFoundError(f"no {prefix} file at {rest} (an absolute path is written {prefix}//path/to/file)")
+
+
+def _source_of(spec: str) -> Source:
     prefix, slash, rest = spec.partition("?")[0].partition("/")
     if not slash or prefix not in SOURCES or not rest:
         raise ValueError(_unknown(spec, prefix))
-    source = SOURCES[prefix]
-    if source.maker.startswith("runtimes.") and not Path(rest).exists():
-        raise FileNotFoundError(f"no {prefix} file at {rest} (an absolute path is written {prefix}//path/to/file)")
-    return source
+    return SOURCES[prefix]
 
 
 def _unknown(spec: str, prefix: str) -> str:
