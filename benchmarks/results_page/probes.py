@@ -40,12 +40,22 @@ def probe_check() -> dict[str, Any]:
         ),
         "closer": all(_distance(encoders, task, AFTER) < _distance(encoders, task, BEFORE) for task in DENSE),
         "ordered": all(rank_correlation(encoders, task, AFTER) > 0.9 for task in TASKS),
+        "trained_first": all(_trained_first(encoders, task, AFTER) for task in DENSE)
+        and not any(_trained_first(encoders, task, BEFORE) for task in ("depth", "normals")),
         "encoders": len(encoders),
         "made": made_on("probe_check"),
     }
 
 
 DENSE = ("depth", "normals", "segmentation")
+
+
+def _trained_first(encoders: dict[str, Any], task: str, label: str) -> bool:
+    """Whether every network that was trained is above every one that was not."""
+    sign = 1 if TASKS[task].higher_is_better else -1
+    worth = {name: sign * entry[label]["values"][task] for name, entry in encoders.items()}
+    untrained = {name for name in worth if name.startswith("untrained")}
+    return min(worth[name] for name in worth.keys() - untrained) > max(worth[name] for name in untrained)
 
 
 def _solver(task: str) -> str:

@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from eupe_tiny import all_stages, model_bytes, tiny_config, write_pictures, write_teachers
 from eyespot.config import as_plain
 from eyespot.engine.metrics import read_lines
-from eyespot.evaluate.during_training import read_probes
+from eyespot.evaluate.during_training import Probes, StageProbes, read_probes
 from eyespot.recipes.eupe import EupeConfig, distill
 from eyespot.recipes.eupe.config import STAGE_2, STAGE_3
 from processes import start_process, wait_until
@@ -43,8 +44,35 @@ def alone(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def probed(folder: Path) -> Path:
-    """The same with probes."""
-    distill(make_config(folder, probes=PROBES), folder / "probed")
+    """The same with probes, each of which lasts until the next one of its stage is due: quick as they are, they would
+    else be done by then, and nothing would show that the training does not wait."""
+    measure, after_step, after_training = Probes.measure, StageProbes.after_step, StageProbes.after_training
+    due, ending = Event(), Event()
+
+    def slow(self: Probes, *given: Any) -> dict[str, float]:
+        assert due.wait(60), "the training waited for its probe"
+        if not ending.is_set():
+            due.clear()
+        return measure(self, *given)
+
+    def told(self: StageProbes, *given: Any) -> None:
+        before = len(self.skipped)
+        after_step(self, *given)
+        if len(self.skipped) > before:
+            due.set()
+
+    def ended(self: StageProbes, *given: Any) -> None:
+        ending.set()
+        due.set()
+        after_training(self, *given)
+        ending.clear()
+        due.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probes, "measure", slow)
+        patch.setattr(StageProbes, "after_step", told)
+        patch.setattr(StageProbes, "after_training", ended)
+        distill(make_config(folder, probes=PROBES), folder / "probed")
     return folder / "probed"
 
 
