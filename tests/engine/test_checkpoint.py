@@ -274,3 +274,9 @@ def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert checkpoints.last is None
     assert checkpoints.find(Processes(), {}) is None
     assert isinstance(make_trainer(tmp_path), Trainer)
+
+
+def test_of_a_whole_section_that_differs_the_beginning_is_shown():
+    section = {str(number): number for number in range(500)}
+    (line,) = difference({"data": section}, {})
+    assert line.startswith("data: {'0': 0, ") and line.endswith(" ... -> 'absent'") and len(line) < 250

@@ -29,6 +29,8 @@ from eyespot.locks import require_same_folder
 
 FORMAT = 2
 FACTS_FILE = "training.json"
+LONGEST_VALUE = 200
+"""Characters of a value in a list of differences."""
 
 
 class CheckpointError(RuntimeError):
@@ -225,5 +227,11 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
         if isinstance(a, dict) and isinstance(b, dict):
             lines += difference(a, b, f"{prefix}{key}.")
         elif a != b:
-            lines.append(f"{prefix}{key}: {a!r} -> {b!r}")
+            lines.append(f"{prefix}{key}: {_shown(a)} -> {_shown(b)}")
     return lines
+
+
+def _shown(value: Any) -> str:
+    """A value in a line; of a whole section, the beginning."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."
