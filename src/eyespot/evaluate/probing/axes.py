@@ -35,8 +35,11 @@ class Axes:
 
     def coordinates(self, features: Tensor) -> Tensor:
         """[n, D] -> [n, r]."""
-        parts = [(part - self.mean) @ self.basis for part in _chunks(features)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        found = features.new_empty(len(features), self.basis.shape[1])
+        size = max(1, CHUNK // features.shape[1])
+        for start in range(0, len(features), size):
+            found[start : start + size] = (features[start : start + size] - self.mean) @ self.basis
+        return found
 
     def weights(self, found: Tensor) -> Tensor:
         """Weights [K, r] of a linear map of the coordinates as those [K, D] of the centred features."""
@@ -56,7 +59,7 @@ def principal_axes(features: Tensor, weights: Tensor | None = None) -> Axes:
     mean = torch.zeros(width, dtype=torch.float64)
     for part, some in zip(_chunks(features), _chunks(share, width), strict=True):
         mean += (some @ part).cpu().double()
-    centre = mean.to(features)
+    centre = mean.to(features.dtype).to(features.device)
     if count < width:
         rows = (features - centre) * share.sqrt()[:, None]
         values, vectors = torch.linalg.eigh((rows @ rows.T).cpu().double())
@@ -70,7 +73,8 @@ def principal_axes(features: Tensor, weights: Tensor | None = None) -> Axes:
     whole = float(values.clamp(min=0).sum())
     nothing = whole <= ROUNDING * float(mean.square().sum())
     kept = values > (math.inf if nothing else LEAST_VARIANCE * whole)
-    return Axes(centre, (basis[:, kept].flip(1) / math.sqrt(whole or 1)).to(features))
+    basis = basis[:, kept].flip(1) / math.sqrt(whole or 1)
+    return Axes(centre, basis.to(features.dtype).to(features.device))  # not all devices know float64
 
 
 def _chunks(values: Tensor, width: int | None = None) -> tuple[Tensor, ...]:

@@ -63,12 +63,13 @@ def labelled_cells(patches: Tensor, labels: LabelMaps, summary: Summary, seed: i
     filled = 0
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for index in chosen:
-        targets, counts = summary(labels[index], grid)
+        label = labels[index]
+        targets, counts = summary(label, grid)
         cells = counts.nonzero()[:, 0]
         if len(cells) > most:
             order = torch.randperm(len(cells), generator=torch_generator(seed, "cells of a probe", index))
             cells = cells[order[:most]].sort().values
-        share = counts[cells] * (len(counts) / labels[index].shape[-2:].numel())
+        share = counts[cells] * (len(counts) / label.shape[-2:].numel())
         features[filled : filled + len(cells)] = patches[index].flatten(1)[:, cells].T
         filled += len(cells)
         parts.append((targets[cells].float(), share.float(), torch.full((len(cells),), index)))

@@ -158,7 +158,7 @@ def fit_logistic(
 
 
 def _classifier(weights: np.ndarray, like: Tensor) -> LinearClassifier:
-    both = torch.from_numpy(weights).to(like)
+    both = torch.from_numpy(weights).to(like.dtype).to(like.device)
     return LinearClassifier(both[:, :-1], both[:, -1])
 
 
@@ -281,5 +281,6 @@ def _examples(inputs: Tensor, targets: Tensor, classes: int) -> Examples:
 
 
 def _random_parts(train: Labelled, seed: int) -> list[Tensor]:
-    order = torch.randperm(len(train), generator=torch_generator(seed, "held-out parts")).to(train.labels.device)
-    return [held[order] for held in held_out_parts(torch.arange(len(train), device=train.labels.device), ENOUGH_ROWS)]
+    order = torch.randperm(len(train), generator=torch_generator(seed, "held-out parts"))
+    held_out = held_out_parts(torch.arange(len(train)), ENOUGH_ROWS)
+    return [held[order].to(train.labels.device) for held in held_out]

@@ -27,7 +27,9 @@ def fit_ridge(cells: Cells, bounds: tuple[float, float] = (-math.inf, math.inf))
     whole = _Moments.of(inputs, cells.targets, cells.weights)
     parts = []
     for held in held_out_parts(cells.pictures, ENOUGH):
-        asked, truth, weights = inputs[held], cells.targets[held], cells.weights[held]
+        first, last = held.nonzero()[[0, -1], 0].tolist()
+        rows = slice(first, last + 1)  # a part is one stretch of pictures, so nothing need be copied
+        asked, truth, weights = inputs[rows], cells.targets[rows], cells.weights[rows]
         parts.append((whole.without(_Moments.of(asked, truth, weights)), asked, truth, weights))
     errors = [sum(_error(*rest.solved(penalty), *asked) for rest, *asked in parts) for penalty in PENALTIES]
     weight, bias = whole.solved(PENALTIES[errors.index(min(errors))])  # of equals the strongest
@@ -51,8 +53,8 @@ class _Moments:
         scaled = inputs * weights[:, None]
         return cls(
             weights.double().sum(),
-            scaled.double().sum(0),
-            (targets * weights[:, None]).double().sum(0),
+            scaled.sum(dim=0, dtype=torch.float64),
+            (targets * weights[:, None]).sum(dim=0, dtype=torch.float64),
             (scaled.T @ inputs).double(),
             (scaled.T @ targets).double(),
         )

@@ -47,12 +47,12 @@ def run_reading(
         cells = [F.adaptive_avg_pool2d(part.float(), READING_GRID).flatten(1) for part in features.patches.split(256)]
         return features.summary, torch.cat(cells)
 
-    known = data.train.labels >= 0
-    scales = [_scale(part[known]) for part in parts(data.train)]
+    seen = parts(data.train)
+    scales = [_scale(part[data.train.labels >= 0]) for part in seen]
     cells = READING_GRID[0] * READING_GRID[1]
 
     def read_out(split: LabelledPictures) -> Tensor:
-        summary, places = parts(split)
+        summary, places = seen if split is data.train else parts(split)
         return torch.cat([summary / scales[0], places / scales[1] * cells**0.5], dim=1)
 
     return _run(bank, data, seed, strengths, read_out)
