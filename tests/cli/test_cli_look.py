@@ -62,8 +62,8 @@ def test_evaluate_prints_a_table_and_writes_three_files(eyespot: Any, run: Path,
     assert list(results["rows"]) == models
     assert all(0 <= row["knn/accuracy"] <= 1 for row in results["rows"].values())
     assert results["settings"]["data"] == {"knn": "toybox:20@32"}
-    assert len((tmp_path / "results/results.csv").read_text().splitlines()) == 3
-    assert len((tmp_path / "results/results.md").read_text().splitlines()) == 4
+    assert len((tmp_path / "results/results.csv").read_text().splitlines()) == 4  # with the floor
+    assert len((tmp_path / "results/results.md").read_text().splitlines()) == 5
 
 
 def test_evaluate_takes_a_folder_for_each_task(eyespot: Any, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_weights_that_timm_would_fetch_are_judged_before_anything_is_loaded(monk
     def load_nothing(*_):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("eyespot.distill.committee.load_encoder", load_nothing)
+    monkeypatch.setattr("eyespot.encoders.frozen.load_encoder", load_nothing)
     restricted = {
         "timm/vit_base_patch16_dinov3.lvd1689m": "custom terms (dinov3-license)",
         "timm/vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m?img_size=64": (

@@ -343,7 +343,7 @@ UNWRITABLE = {
     ),
     "another order of channels": (
         lambda: load_encoder("timm/vit_tiny_patch16_dinov3_qkvb?channel_order=bgr", pretrained=False),
-        "differs from eupe/vitt16 in channels",
+        "differs from eupe/vitt16 in channel_order",
     ),
     "another normalisation": (
         lambda: create_timm_encoder(

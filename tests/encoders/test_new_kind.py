@@ -182,7 +182,7 @@ def test_a_folder_that_names_something_else_as_its_class(tmp_path):
     folder = save_encoder(new(), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     for named, error, message in (
-        ("new_kind:dense_task", TypeError, "which is no eyespot.Encoder"),
+        ("new_kind:dense_task", ValueError, "which is no eyespot.Encoder"),
         ("new_kind:Renamed", ValueError, "has no 'Renamed'"),
     ):
         config["eyespot"]["class"] = named

@@ -261,5 +261,5 @@ def test_probabilities_that_are_called_logits(tmp_path, recwarn):
 
 def test_the_runtimes_own_error_names_the_file(tmp_path):
     file = build(tmp_path / "a.onnx", shape=("batch", 3, 32, 48))
-    with pytest.raises(ValueError, match=rf"onnx/{file} cannot be run on pictures \[1, 3, 8, 8\] \("):
+    with pytest.raises(RuntimeError, match=rf"onnx/{file} cannot be run on pictures \[1, 3, 8, 8\] \("):
         load_encoder(f"onnx/{file}").session.run(torch.rand(1, 3, 8, 8), ["patches"])

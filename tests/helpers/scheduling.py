@@ -14,6 +14,7 @@ ONE_AT_A_TIME = (
     "tests/distill/test_c*.py",
     "tests/engine/test_c*.py",
     "tests/engine/test_distributed.py",
+    "tests/engine/test_first_process.py",
     "tests/engine/test_interrupt.py",
     "tests/engine/test_optimizers.py",
     "tests/engine/test_path_processes.py",

@@ -156,7 +156,9 @@ def test_a_cache_pays_if_its_features_are_used_more_than_once() -> None:
     ],
 )
 def test_bytes_of_a_cached_row(config: CacheConfig, bytes_: int) -> None:
-    assert 16 <= cache_row_bytes((12, 40, 3, 3), config) - bytes_ < 16 + 8  # row number, checksum, alignment
+    assert (
+        24 <= cache_row_bytes((12, 40, 3, 3), config) - bytes_ < 24 + 8
+    )  # numbers of row and picture, checksum, alignment
 
 
 def test_local_pictures_are_counted_and_measured(tmp_path: Path) -> None:

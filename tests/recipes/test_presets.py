@@ -240,7 +240,7 @@ def test_permissive_teachers_are_so_by_timms_registry(monkeypatch: pytest.Monkey
         cfg = timm.get_pretrained_cfg(spec.removeprefix("timm/"))
         assert cfg.tag and terms_of(cfg.license) is Terms.PERMISSIVE, spec
         assert cfg.hf_hub_id, spec
-    monkeypatch.setattr("eyespot.distill.committee.load_encoder", None)  # nothing may be fetched to find out
+    monkeypatch.setattr("eyespot.encoders.frozen.load_encoder", None)  # nothing may be fetched to find out
     require_permissive(config.learnt_from)
 
 

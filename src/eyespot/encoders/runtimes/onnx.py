@@ -37,7 +37,9 @@ class OnnxSession:
             values = self._session.run(list(names), {self._input: self.taken.of(images).numpy()})
         except Exception as error:  # the runtime has classes of its own
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"onnx/{self._path} cannot be run on pictures {list(images.shape)} ({reason})") from error
+            raise RuntimeError(
+                f"onnx/{self._path} cannot be run on pictures {list(images.shape)} ({reason})"
+            ) from error
         return [as_floats(name, value) for name, value in zip(names, values, strict=True)]
 
 
