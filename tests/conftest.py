@@ -1,4 +1,9 @@
+# ruff: noqa: E402  (the numbers of threads are read when libraries are loaded)
 import os
+
+for _library in ("OMP", "OPENBLAS", "MKL"):  # before they are loaded; processes that tests start take it from here
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
