@@ -190,7 +190,7 @@ def test_open_shapes(tmp_path):
     torch.manual_seed(0)
     encoder = load_encoder(MODELS["vit"])
     write_int8(trace(exportable(encoder), batch=None), tmp_path / "model.onnx", [pictures(2), pictures(1, (32, 48))])
-    assert open_session(tmp_path / "model.onnx").batch is None
+    assert open_session(tmp_path / "model.onnx").taken.batch is None
     for count, size in ((1, (64, 64)), (3, (48, 96))):
         assert agreement(encoder, tmp_path / "model.onnx", pictures(count, size)) > 0.98
 

@@ -162,5 +162,5 @@ def test_depth_beyond_the_bins_is_not_measured_by_the_published_protocol(colours
 
 def test_options_of_the_other_schedule_are_refused(colours):
     data = DepthData(grey_is_far(2, 0), grey_is_far(2, 1))
-    with pytest.raises(ValueError, match="learning_rate, train_mode: only for schedule=published"):
+    with pytest.raises(ValueError, match="train_mode: only for schedule=published"):
         depth.run(FeatureBank(colours), data, learning_rate=0.01, train_mode=True)

@@ -24,6 +24,8 @@ from eyespot.specs import lookup
 
 _Config = TypeVar("_Config")
 _Found = TypeVar("_Found")
+ONCE_QUICK = {"steps", "batch_size", "learning_rate"}
+"""Options of the quick schedule too, before it chose for itself."""
 CHECK_EVERY = 50  # steps between looks at the loss, each of which waits for the accelerator
 
 
@@ -102,11 +104,21 @@ def run_schedule(
 
     Raises:
         ValueError: there is no such schedule, or it does not have such an option.
+
+    Warns:
+        UserWarning: options that the quick probe took once, and that are of the published schedule now.
     """
     if lookup({"quick": True, "published": False}, name, "schedule"):
-        strange = sorted(_given(options))
+        given_too = _given(options).keys()
+        strange, without_effect = sorted(given_too - ONCE_QUICK), sorted(given_too & ONCE_QUICK)
         if strange:
             raise ValueError(f"{', '.join(strange)}: only for schedule=published; the quick probe chooses for itself")
+        if without_effect:
+            warnings.warn(
+                f"{', '.join(without_effect)}: without effect, the quick probe chooses for itself; schedule=published "
+                "takes them",
+                stacklevel=3,
+            )
         return quick(*given)
     function, config = published
     return function(*given, changed(config, **options))
