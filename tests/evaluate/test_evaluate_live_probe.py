@@ -86,7 +86,7 @@ def test_a_schedule_runs_with_its_own_configuration_and_the_options_given():
     ways = {"quick": lambda *given: ("q", *given), "published": (lambda *given: ("p", *given), SEGMENTATION)}
     assert run_schedule("published", [3], {"steps": 5}, **ways) == ("p", 3, changed(SEGMENTATION, steps=5))
     assert run_schedule("quick", [3], {"crop": None}, **ways) == ("q", 3)
-    with pytest.raises(ValueError, match="crop, train_mode: only for schedule=published"):
+    with pytest.raises(ValueError, match="crop: only for schedule=published"):
         run_schedule("quick", [3], {"crop": 32, "steps": 5, "train_mode": False}, **ways)
     with pytest.warns(UserWarning, match="learning_rate, steps: without effect"):  # commands of older versions go on
         assert run_schedule("quick", [3], {"learning_rate": 0.1, "steps": 5}, **ways) == ("q", 3)
